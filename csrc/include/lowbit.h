@@ -18,6 +18,8 @@
 #define LOWBIT_API __attribute__((visibility("default")))
 #endif
 
+#define LOWBIT_VERSION "0.1.0"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -44,7 +46,7 @@ typedef enum lowbit_isa {
   LOWBIT_ISA_NEON = 4
 } lowbit_isa;
 
-#define LOWBIT_TILE_ROWS 64   /* output rows of a tile */
+#define LOWBIT_TILE_ROWS 64    /* output rows of a tile */
 #define LOWBIT_BLOCK_INPUTS 32 /* inputs of a block: one little-endian dword of bits per row */
 
 /* Activations, [rows][cols], element (m, k) at data + m * row_stride + k (strides in elements). */
@@ -75,8 +77,8 @@ typedef struct lowbit_vector {
  *   scales  [T][G][64]                          NULL: all ones
  *   offsets [T][G][64] int16, in code units     NULL: all zeros
  *
- * Plane 0 is the most significant. A B-bit code has the value v = sum_p 2^(B-1-p) (2 bit_p - 1), and a weight is
- * scales * (v + offsets). Padding bits are 0, padding rows have scale 0. */
+ * Plane 0 is the most significant. A B-bit code has the value v = sum_p 2^(B-1-p) (2 bit_p - 1), and a weight
+ * is scales * (v + offsets). Padding bits are 0, padding rows have scale 0. */
 typedef struct lowbit_bits {
   int64_t out_features, in_features;
   int32_t planes;
@@ -89,7 +91,8 @@ typedef struct lowbit_bits {
 
 /* One binarised layer of a fused call. experts == 0: no input and output scales. experts == 1: static scales
  * (OneBit), no router. experts > 1: BinaryMoS, gates = softmax(x router^T).
- *   router, in_scales [experts][K];  out_scales [experts] rows of N values, out_scales_stride elements apart */
+ *   router, in_scales [experts][K];  out_scales [experts] rows of N values, out_scales_stride elements apart
+ */
 typedef struct lowbit_signs {
   lowbit_bits bits; /* planes == 1 */
   int32_t experts;
@@ -114,14 +117,14 @@ LOWBIT_API lowbit_status lowbit_get_isa(lowbit_isa* isa);
 LOWBIT_API lowbit_status lowbit_set_isa(lowbit_isa isa);
 LOWBIT_API const char* lowbit_isa_name(lowbit_isa isa);
 
-/* y[:, n of segment s] = (((x * in_mix_s) B_s^T) * out_mix_s) + bias. The segments share x; y has the sum of their
- * out_features as columns, in order, and so has bias. (BinaryMoS, arXiv 2406.12311) */
+/* y[:, n of segment s] = (((x * in_mix_s) B_s^T) * out_mix_s) + bias. The segments share x; y has the sum of
+ * their out_features as columns, in order, and so has bias. (BinaryMoS, arXiv 2406.12311) */
 LOWBIT_API lowbit_status lowbit_signs_linear(const lowbit_signs* segments, int32_t num_segments,
                                              const lowbit_input* x, const lowbit_vector* bias,
                                              lowbit_precision precision, const lowbit_output* y);
 
-/* y = x W^T + bias with W from the first active_bits planes. activation_bits 1..8: activations are quantised per
- * token to bipolar codes of that width and the product is exact in integers; 0: `precision` decides. */
+/* y = x W^T + bias with W from the first active_bits planes. activation_bits 1..8: activations are quantised
+ * per token to bipolar codes of that width and the product is exact in integers; 0: `precision` decides. */
 LOWBIT_API lowbit_status lowbit_planes_linear(const lowbit_bits* weight, int32_t active_bits,
                                               const lowbit_input* x, int32_t activation_bits,
                                               const lowbit_vector* bias, lowbit_precision precision,

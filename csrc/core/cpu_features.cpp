@@ -1,0 +1,168 @@
+#include "core/cpu_features.h"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+#include "core/error.h"
+
+namespace lowbit {
+namespace {
+
+// Best last: the automatic choice is the last available one.
+constexpr std::array kIsas = {LOWBIT_ISA_SCALAR, LOWBIT_ISA_NEON, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI,
+                              LOWBIT_ISA_AVX512};
+
+#if defined(__x86_64__)
+
+bool has(uint32_t word, std::initializer_list<int> bits) {
+  for (int bit : bits) {
+    if ((word >> bit & 1) == 0) return false;
+  }
+  return true;
+}
+
+struct X86 {
+  bool avx2 = false, avx_vnni = false, avx512 = false;
+
+  X86() {
+    uint32_t a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(1, 0, &a, &b, &c, &d)) return;
+    // FMA, OSXSAVE, AVX, F16C. Without OSXSAVE xgetbv does not exist.
+    if (!has(c, {12, 27, 28, 29})) return;
+    // The operating system must save the wide registers: xmm and ymm (bits 1, 2), masks and zmm (5, 6, 7).
+    uint32_t state, high;
+    asm volatile("xgetbv" : "=a"(state), "=d"(high) : "c"(0));
+    if (!has(state, {1, 2})) return;
+
+    uint32_t subleaves, b7, c7, d7;
+    if (!__get_cpuid_count(7, 0, &subleaves, &b7, &c7, &d7)) return;
+    avx2 = has(b7, {5});
+    // AVX512 F, DQ, BW, VL (ebx), VBMI, VNNI (ecx).
+    avx512 = avx2 && has(state, {5, 6, 7}) && has(b7, {16, 17, 30, 31}) && has(c7, {1, 11});
+    if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) avx_vnni = avx2 && has(a, {4});
+  }
+};
+
+bool detect(Isa isa) {
+  static const X86 cpu;
+  switch (isa) {
+    case LOWBIT_ISA_SCALAR:
+      return true;
+    case LOWBIT_ISA_AVX2:
+      return cpu.avx2;
+    case LOWBIT_ISA_AVX_VNNI:
+      return cpu.avx_vnni;
+    case LOWBIT_ISA_AVX512:
+      return cpu.avx512;
+    default:
+      return false;
+  }
+}
+
+#elif defined(__aarch64__)
+
+bool detect(Isa isa) {
+  if (isa == LOWBIT_ISA_SCALAR) return true;
+  if (isa != LOWBIT_ISA_NEON) return false;
+#if defined(__linux__)
+  // The NEON kernels need the dot product and half precision arithmetic of ARMv8.2.
+  constexpr unsigned long kNeeded = HWCAP_ASIMD | HWCAP_ASIMDDP | HWCAP_ASIMDHP;
+  return (getauxval(AT_HWCAP) & kNeeded) == kNeeded;
+#else
+  return true;  // every 64-bit Apple core has both
+#endif
+}
+
+#else
+
+bool detect(Isa isa) {
+  return isa == LOWBIT_ISA_SCALAR;
+}
+
+#endif
+
+Isa best() {
+  Isa found = LOWBIT_ISA_SCALAR;
+  for (Isa isa : kIsas) {
+    if (detect(isa)) found = isa;
+  }
+  return found;
+}
+
+// Isa in force, or kUnset before the first question.
+constexpr int kUnset = -1;
+std::atomic<int> active{kUnset};
+
+}  // namespace
+
+bool isa_available(Isa isa) noexcept {
+  return detect(isa);
+}
+
+const char* isa_name(Isa isa) noexcept {
+  switch (isa) {
+    case LOWBIT_ISA_SCALAR:
+      return "scalar";
+    case LOWBIT_ISA_AVX2:
+      return "avx2";
+    case LOWBIT_ISA_AVX_VNNI:
+      return "avxvnni";
+    case LOWBIT_ISA_AVX512:
+      return "avx512";
+    case LOWBIT_ISA_NEON:
+      return "neon";
+  }
+  return nullptr;
+}
+
+lowbit_status active_isa(Isa* isa) noexcept {
+  int chosen = active.load(std::memory_order_relaxed);
+  if (chosen == kUnset) {
+    const char* const forced = std::getenv("LOWBIT_CPU_ISA");
+    if (forced == nullptr || *forced == '\0') {
+      chosen = best();
+    } else {
+      for (Isa candidate : kIsas) {
+        if (std::strcmp(forced, isa_name(candidate)) == 0) chosen = candidate;
+      }
+      if (chosen == kUnset) {
+        return fail(LOWBIT_INVALID_ARGUMENT,
+                    "LOWBIT_CPU_ISA is '%.64s'; allowed: scalar, avx2, avxvnni, avx512, neon", forced);
+      }
+      if (!detect(static_cast<Isa>(chosen))) {
+        return fail(LOWBIT_UNSUPPORTED, "LOWBIT_CPU_ISA forces %s, which this machine lacks; its best is %s",
+                    forced, isa_name(best()));
+      }
+    }
+    int unset = kUnset;
+    // Another thread may have called set_active_isa() meanwhile: its choice stands.
+    if (!active.compare_exchange_strong(unset, chosen)) chosen = unset;
+  }
+  *isa = static_cast<Isa>(chosen);
+  return LOWBIT_OK;
+}
+
+lowbit_status set_active_isa(Isa isa) noexcept {
+  if (isa_name(isa) == nullptr) {
+    return fail(LOWBIT_INVALID_ARGUMENT, "isa is %d; allowed: 0 to %d", static_cast<int>(isa),
+                static_cast<int>(LOWBIT_ISA_NEON));
+  }
+  if (!detect(isa)) {
+    return fail(LOWBIT_UNSUPPORTED, "this machine lacks %s; its best is %s", isa_name(isa), isa_name(best()));
+  }
+  active.store(isa, std::memory_order_relaxed);
+  return LOWBIT_OK;
+}
+
+}  // namespace lowbit
