@@ -23,9 +23,11 @@
 namespace lowbit {
 namespace {
 
-// The layers of one decoding step follow each other within tens of microseconds; waking a sleeping thread
-// costs about as much. So a thread that runs out of work watches for more this long before it sleeps.
+// Waking a sleeping thread costs tens of microseconds, as long as a small layer takes. So a thread that runs
+// out of work first watches for more: the fused calls of one layer follow each other within kSpin; across the
+// host's own operators in between (kYield) it keeps offering its core to whoever else wants it.
 constexpr std::chrono::microseconds kSpin{50};
+constexpr std::chrono::microseconds kYield{500};
 constexpr int kMaxThreads = 1024;
 
 void pause() {
@@ -36,17 +38,18 @@ void pause() {
 #endif
 }
 
-// Returns the first value of `word` that differs from `old`: watched for kSpin, then waited for asleep.
+// Returns the first value of `word` that differs from `old`.
 uint32_t await_change(const std::atomic<uint32_t>& word, uint32_t old) {
   using Clock = std::chrono::steady_clock;
-  const Clock::time_point deadline = Clock::now() + kSpin;
-  do {
+  const Clock::time_point start = Clock::now();
+  for (Clock::duration waited{0}; waited < kYield; waited = Clock::now() - start) {
     for (int i = 0; i < 32; ++i) {
       const uint32_t value = word.load(std::memory_order_acquire);
       if (value != old) return value;
       pause();
     }
-  } while (Clock::now() < deadline);
+    if (waited > kSpin) std::this_thread::yield();
+  }
   word.wait(old, std::memory_order_acquire);
   return word.load(std::memory_order_acquire);
 }
@@ -57,7 +60,7 @@ struct Job {
   uint64_t fp_control = 0;
   const RangeTask* task = nullptr;
 
-  void run(int thread) const { (*task)(n* thread / threads, n * (thread + 1) / threads, thread); }
+  void run(int chunk) const { (*task)(n* chunk / threads, n * (chunk + 1) / threads, chunk); }
 };
 
 class ThreadPool {
@@ -69,7 +72,7 @@ class ThreadPool {
   void shut_down() {
     stopping_ = true;
     for (const auto& worker : workers_) {
-      call(*worker);
+      worker->offer();
       worker->thread.join();
     }
   }
@@ -83,30 +86,44 @@ class ThreadPool {
     job.threads = 1 + grow(job.threads - 1);
     job_ = job;
     pending_.store(static_cast<uint32_t>(job.threads - 1), std::memory_order_relaxed);
-    for (int i = 0; i < job.threads - 1; ++i) call(*workers_[i]);  // publishes job_ and pending_
+    for (int i = 0; i < job.threads - 1; ++i) workers_[i]->offer();  // publishes job_ and pending_
     job_.run(0);
+    // A worker that has not woken by now (asleep, or its core is taken) would only be waited for.
+    for (int i = 0; i < job.threads - 1; ++i) {
+      if (workers_[i]->claim(workers_[i]->ticket.load(std::memory_order_relaxed))) {
+        job_.run(i + 1);
+        pending_.fetch_sub(1, std::memory_order_relaxed);
+      }
+    }
     while (const uint32_t left = pending_.load(std::memory_order_acquire)) await_change(pending_, left);
   }
 
  private:
   // A line of its own, so that watching workers do not slow the writes to their neighbours.
   struct alignas(64) Worker {
-    std::atomic<uint32_t> calls{0};
+    // Odd: a chunk is offered. Whoever makes it even, the worker or the caller, runs that chunk.
+    std::atomic<uint32_t> ticket{0};
     std::thread thread;
+
+    void offer() {
+      ticket.fetch_add(1, std::memory_order_seq_cst);
+      ticket.notify_one();
+    }
+    bool claim(uint32_t offered) {
+      return offered % 2 == 1 &&
+             ticket.compare_exchange_strong(offered, offered + 1, std::memory_order_acq_rel);
+    }
   };
 
-  static void call(Worker& worker) {
-    worker.calls.fetch_add(1, std::memory_order_seq_cst);
-    worker.calls.notify_one();
-  }
-
-  void serve(Worker& worker, int thread) noexcept {
+  void serve(Worker& worker, int chunk) noexcept {
     uint64_t control = fp_control();
     for (uint32_t seen = 0;;) {
-      seen = await_change(worker.calls, seen);
+      const uint32_t offered = await_change(worker.ticket, seen);
+      seen = offered + offered % 2;
+      if (!worker.claim(offered)) continue;  // the caller was faster
       if (stopping_) return;
       if (control != job_.fp_control) set_fp_control(control = job_.fp_control);
-      job_.run(thread);
+      job_.run(chunk);
       if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
     }
   }
@@ -123,8 +140,8 @@ class ThreadPool {
       while (static_cast<int>(workers_.size()) < wanted) {
         auto worker = std::make_unique<Worker>();
         workers_.reserve(workers_.size() + 1);
-        const int thread = static_cast<int>(workers_.size()) + 1;
-        worker->thread = std::thread([this, raw = worker.get(), thread] { serve(*raw, thread); });
+        const int chunk = static_cast<int>(workers_.size()) + 1;
+        worker->thread = std::thread([this, raw = worker.get(), chunk] { serve(*raw, chunk); });
         workers_.push_back(std::move(worker));
       }
     } catch (...) {  // no memory or no thread to be had: the work is cut for those that exist

@@ -7,15 +7,15 @@
 
 namespace lowbit {
 
-using RangeTask = FunctionRef<void(int64_t begin, int64_t end, int thread)>;
+using RangeTask = FunctionRef<void(int64_t begin, int64_t end, int chunk)>;
 
-// Cuts [0, n) into `num_threads` contiguous chunks (<= 0: get_num_threads()) and runs task(begin, end,
-// thread) once per chunk, thread = 0 .. num_threads - 1, the caller being thread 0. Returns when all are
-// done.
+// Cuts [0, n) into `num_threads` contiguous chunks (<= 0: get_num_threads()) and runs task(begin, end, chunk)
+// once per chunk, chunk = 0 .. num_threads - 1; the caller takes chunk 0, and any chunk whose worker is late.
+// Returns when all are done.
 //
 // Chunks depend on n and num_threads only. The task must not throw. When the pool is serving another caller,
-// inside a task, or when no thread can be created, the caller runs everything itself as task(0, n, 0):
-// results must therefore not depend on the cut. Works again in the child of a fork.
+// inside a task, or when no thread can be created, the caller runs everything itself as task(0, n, 0): results
+// must therefore not depend on the cut. Works again in the child of a fork.
 void parallel_for(int64_t n, int num_threads, RangeTask task) noexcept;
 
 // Default thread count of the process; 0 restores one per core this process may run on.

@@ -18,8 +18,6 @@
 #define LOWBIT_API __attribute__((visibility("default")))
 #endif
 
-#define LOWBIT_VERSION "0.1.0"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
