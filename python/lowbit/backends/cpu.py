@@ -1,0 +1,115 @@
+"""Native CPU kernels, and the bit tiles they read.
+
+A tile is 64 output rows. The canonical bytes of a row are cut into little-endian dwords of 32 inputs; dword b of the
+64 rows lie side by side, so one vector load gives the same 32 inputs of 16 (AVX-512) or 8 (AVX2) rows:
+
+    canonical  weight [planes][N][ceil(K/8)]
+    tiles      weight [T][planes][KB][64 rows][4 bytes]    T = ceil(N/64), KB = ceil(K/32)
+    scales, offsets   [T][G][64 rows]                      from [N][G]
+
+Planes of a tile are contiguous streams: reading fewer bits reads fewer bytes. Padding is 0 everywhere, so a padded
+row has scale 0. This is a permutation of the canonical bytes: `untile_*` undoes it bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from lowbit.backends.base import Availability, Metadata, Tensors, packed_format
+
+TILE_ROWS = 64
+BLOCK_BYTES = 4  # one dword: 32 inputs of a row
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TILED_KINDS = ("signs", "planes")  # the codebook kernels read the canonical tensors as they are
+
+
+def tile_bits(bits: Tensor) -> Tensor:
+    """Canonical bits, uint8 [planes, N, ceil(K/8)] or [N, ceil(K/8)], to tiles [T, planes, KB, 64, 4]."""
+    planes = bits if bits.dim() == 3 else bits.unsqueeze(0)
+    rows, row_bytes = -planes.shape[1] % TILE_ROWS, -planes.shape[2] % BLOCK_BYTES
+    padded = pad(planes, (0, row_bytes, 0, rows))
+    count, height, width = padded.shape
+    split = padded.reshape(count, height // TILE_ROWS, TILE_ROWS, width // BLOCK_BYTES, BLOCK_BYTES)
+    return split.permute(1, 0, 3, 2, 4).contiguous()
+
+
+def untile_bits(tiles: Tensor, in_features: int, out_features: int) -> Tensor:
+    """Tiles [T, planes, KB, 64, 4] back to canonical bits [planes, N, ceil(K/8)]."""
+    tile_count, planes, blocks, _, _ = tiles.shape
+    rows = tiles.permute(1, 0, 3, 2, 4).reshape(planes, tile_count * TILE_ROWS, blocks * BLOCK_BYTES)
+    return rows[:, :out_features, : (in_features + 7) // 8].contiguous()
+
+
+def tile_scales(scales: Tensor) -> Tensor:
+    """Values per row and group, [N, G], to [T, G, 64]."""
+    padded = pad(scales, (0, 0, 0, -scales.shape[0] % TILE_ROWS))
+    return padded.reshape(-1, TILE_ROWS, scales.shape[1]).transpose(1, 2).contiguous()
+
+
+def untile_scales(tiled: Tensor, out_features: int) -> Tensor:
+    """[T, G, 64] back to [N, G]."""
+    return tiled.transpose(1, 2).reshape(-1, tiled.shape[1])[:out_features].contiguous()
+
+
+class CpuBackend:
+    """C++ kernels through torch operators; the instruction set is chosen at run time."""
+
+    name = "cpu"
+
+    def available(self) -> Availability:
+        from lowbit.ops import _library
+
+        reason = _library.load()
+        return Availability(reason is None, reason or "native operators loaded")
+
+    def supports(
+        self, kind: str, device: torch.device, dtype: torch.dtype, metadata: Metadata
+    ) -> Availability:
+        if device.type != "cpu":
+            return Availability(False, f"runs on CPU tensors, the layer is on {device}")
+        if dtype not in DTYPES:
+            return Availability(False, f"takes float32, float16 or bfloat16 activations, not {dtype}")
+        if not hasattr(torch.ops.lowbit, f"{kind}_linear"):
+            return Availability(False, f"this build has no {kind} kernels")
+        return Availability(True, "native CPU kernels")
+
+    def prepare(self, kind: str, tensors: Tensors, metadata: Metadata) -> Tensors:
+        if kind not in TILED_KINDS:
+            return dict(tensors)
+        laid_out = dict(tensors) | {"weight": tile_bits(tensors["weight"])}
+        for name in ("scales", "offsets"):
+            if name in tensors:
+                laid_out[name] = tile_scales(tensors[name])
+        return laid_out
+
+    def restore(self, kind: str, tensors: Tensors, metadata: Metadata) -> Tensors:
+        if kind not in TILED_KINDS:
+            return dict(tensors)
+        rows = int(metadata["out_features"])
+        bits = untile_bits(tensors["weight"], int(metadata["in_features"]), rows)
+        canonical = dict(tensors) | {"weight": bits if kind == "planes" else bits[0]}
+        for name in ("scales", "offsets"):
+            if name in tensors:
+                canonical[name] = untile_scales(tensors[name], rows)
+        return canonical
+
+    def rows(self, kind: str, tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
+        if kind not in TILED_KINDS:
+            return packed_format(kind, tensors, metadata).rows(ids)
+        # Gather the bytes of these rows only, as a small layer in canonical form.
+        tile, row = ids // TILE_ROWS, ids % TILE_ROWS
+        bits = tensors["weight"][tile, :, :, row].flatten(2)[:, :, : (int(metadata["in_features"]) + 7) // 8]
+        some = dict(tensors) | {"weight": bits.transpose(0, 1) if kind == "planes" else bits[:, 0]}
+        for name in ("scales", "offsets"):
+            if name in tensors:
+                some[name] = tensors[name][tile, :, row]
+        if "out_scales" in tensors:
+            some["out_scales"] = tensors["out_scales"][:, ids]
+        return packed_format(kind, some, metadata).dequantize()
+
+    def operator(self, kind: str) -> Callable[..., Tensor]:
+        return getattr(torch.ops.lowbit, f"{kind}_linear")
