@@ -1,8 +1,9 @@
-// The few C functions of libtorch_cpu that the operators call, declared here so that compiling them needs no torch.
+// The few C functions of libtorch_cpu that the operators call, declared here so that compiling them needs no
+// torch.
 //
-// They are part of torch's stable C interface: names, argument types and meanings stay the same from torch 2.10 on
-// (torch/csrc/inductor/aoti_torch/c/shim.h and torch/csrc/stable/c/shim.h document them). Nothing else of torch is
-// used: no C++ symbol, no inline header code, no struct whose layout could change.
+// They are part of torch's stable C interface: names, argument types and meanings stay the same from
+// torch 2.10 on (torch/csrc/inductor/aoti_torch/c/shim.h and torch/csrc/stable/c/shim.h document them).
+// Nothing else of torch is used: no C++ symbol, no inline header code, no struct whose layout could change.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +18,9 @@ using AtenTensorHandle = AtenTensorOpaque*;
 using TorchLibraryHandle = TorchLibraryOpaque*;
 using StableListHandle = StableListOpaque*;
 
-// One argument or result of an operator in 64 bits. An int is itself; a tensor is an owning AtenTensorHandle; a list
-// is an owning StableListHandle; an optional is null or a pointer, made with `new`, to the value's StableIValue.
+// One argument or result of an operator in 64 bits. An int is itself; a tensor is an owning AtenTensorHandle;
+// a list is an owning StableListHandle; an optional is null or a pointer, made with `new`, to the value's
+// StableIValue.
 using StableIValue = uint64_t;
 // Takes ownership of num_inputs values and leaves num_outputs values in their place.
 using BoxedKernel = void (*)(StableIValue* stack, uint64_t num_inputs, uint64_t num_outputs);
@@ -40,8 +42,9 @@ AOTITorchError aoti_torch_get_strides(AtenTensorHandle tensor, int64_t** borrowe
 AOTITorchError aoti_torch_get_dtype(AtenTensorHandle tensor, int32_t* dtype);
 AOTITorchError aoti_torch_get_device_type(AtenTensorHandle tensor, int32_t* device_type);
 AOTITorchError aoti_torch_get_data_ptr(AtenTensorHandle tensor, void** borrowed_data);
-AOTITorchError aoti_torch_empty_strided(int64_t dim, const int64_t* sizes, const int64_t* strides, int32_t dtype,
-                                        int32_t device_type, int32_t device_index, AtenTensorHandle* owning_result);
+AOTITorchError aoti_torch_empty_strided(int64_t dim, const int64_t* sizes, const int64_t* strides,
+                                        int32_t dtype, int32_t device_type, int32_t device_index,
+                                        AtenTensorHandle* owning_result);
 AOTITorchError aoti_torch_copy_(AtenTensorHandle self, AtenTensorHandle src, int32_t non_blocking);
 AOTITorchError aoti_torch_delete_tensor_object(AtenTensorHandle tensor);
 

@@ -1,0 +1,13 @@
+// The boxed kernels of each family, for the registration in library.cpp. kOut: the twin that writes to `out`.
+#pragma once
+
+#include "torch/shim.h"
+
+namespace lowbit::torch_ops {
+
+template <bool kOut>
+void signs_linear(StableIValue* stack, uint64_t num_inputs, uint64_t num_outputs);
+template <bool kOut>
+void planes_linear(StableIValue* stack, uint64_t num_inputs, uint64_t num_outputs);
+
+}  // namespace lowbit::torch_ops

@@ -1,0 +1,289 @@
+#include "torch/tensor.h"
+
+#include <array>
+#include <stdexcept>
+
+namespace lowbit::torch_ops {
+namespace {
+
+// torch's own numbers of the dtypes, asked for once: they are not part of its interface.
+const std::array<int32_t, 8>& torch_codes() {
+  static const std::array<int32_t, 8> codes = {aoti_torch_dtype_float32(),  aoti_torch_dtype_float16(),
+                                               aoti_torch_dtype_bfloat16(), aoti_torch_dtype_uint8(),
+                                               aoti_torch_dtype_uint16(),   aoti_torch_dtype_int16(),
+                                               aoti_torch_dtype_int32(),    aoti_torch_dtype_int64()};
+  return codes;
+}
+
+Dtype dtype_of(int32_t code) {
+  const auto& codes = torch_codes();
+  for (size_t i = 0; i < codes.size(); ++i) {
+    if (codes[i] == code) return static_cast<Dtype>(i);
+  }
+  return Dtype::kOther;
+}
+
+const char* name_of(Dtype dtype) {
+  constexpr const char* kNames[] = {"float32", "float16", "bfloat16", "uint8",      "uint16",
+                                    "int16",   "int32",   "int64",    "other dtype"};
+  return kNames[static_cast<int>(dtype)];
+}
+
+std::string list(const int64_t* values, int64_t count) {
+  std::string text = "[";
+  for (int64_t i = 0; i < count; ++i) text += (i ? ", " : "") + std::to_string(values[i]);
+  return text + "]";
+}
+
+bool has_shape(const Tensor& tensor, std::initializer_list<int64_t> shape) {
+  if (tensor.dim() != static_cast<int64_t>(shape.size())) return false;
+  const int64_t* size = tensor.sizes();
+  for (int64_t expected : shape) {
+    if (*size++ != expected) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+void check_torch(AOTITorchError error, const char* call) {
+  if (error != 0) throw std::runtime_error(std::string("lowbit: torch's ") + call + " failed");
+}
+
+int32_t torch_code(Dtype dtype) {
+  return torch_codes()[static_cast<int>(dtype)];
+}
+
+bool is_float(Dtype dtype) {
+  return dtype == Dtype::kF32 || dtype == Dtype::kF16 || dtype == Dtype::kBF16;
+}
+
+lowbit_dtype c_dtype(Dtype dtype) {
+  return dtype == Dtype::kF32 ? LOWBIT_F32 : dtype == Dtype::kF16 ? LOWBIT_F16 : LOWBIT_BF16;
+}
+
+int64_t element_size(lowbit_dtype dtype) {
+  return dtype == LOWBIT_F32 ? 4 : 2;
+}
+
+// ---- Tensor
+// -----------------------------------------------------------------------------------------------------
+
+Tensor::Tensor(AtenTensorHandle owned) : handle_(owned) {
+  // These only read fields; an error code would mean that the handle is no tensor.
+  int64_t* sizes = nullptr;
+  int64_t* strides = nullptr;
+  int32_t code = 0;
+  aoti_torch_get_dim(handle_, &dim_);
+  aoti_torch_get_sizes(handle_, &sizes);
+  aoti_torch_get_strides(handle_, &strides);
+  aoti_torch_get_dtype(handle_, &code);
+  sizes_ = sizes;
+  strides_ = strides;
+  dtype_ = dtype_of(code);
+}
+
+Tensor& Tensor::operator=(Tensor&& other) noexcept {
+  reset();
+  handle_ = other.release();
+  dim_ = other.dim_;
+  sizes_ = other.sizes_;
+  strides_ = other.strides_;
+  dtype_ = other.dtype_;
+  return *this;
+}
+
+void Tensor::reset() {
+  if (handle_ != nullptr) aoti_torch_delete_tensor_object(handle_);
+  handle_ = nullptr;
+}
+
+void* Tensor::data() const {
+  void* pointer = nullptr;
+  check_torch(aoti_torch_get_data_ptr(handle_, &pointer), "data_ptr");
+  return pointer;
+}
+
+bool Tensor::contiguous() const {
+  int64_t expected = 1;
+  bool dense = true;
+  for (int64_t i = dim_ - 1; i >= 0; --i) {
+    if (sizes_[i] == 0) return true;
+    if (sizes_[i] != 1 && strides_[i] != expected) dense = false;
+    expected *= sizes_[i];
+  }
+  return dense;
+}
+
+int64_t Tensor::rows() const {
+  int64_t rows = 1;
+  for (int64_t i = 0; i + 1 < dim_; ++i) rows *= sizes_[i];
+  return rows;
+}
+
+std::optional<int64_t> Tensor::row_stride() const {
+  if (size(-1) > 1 && stride(-1) != 1) return std::nullopt;
+  int64_t count = 1;
+  int64_t distance = size(-1);
+  for (int64_t i = dim_ - 2; i >= 0; --i) {
+    if (sizes_[i] == 1) continue;
+    if (count == 1) {
+      distance = strides_[i];
+    } else if (strides_[i] != distance * count) {
+      return std::nullopt;
+    }
+    count *= sizes_[i];
+  }
+  return distance;
+}
+
+std::string Tensor::describe() const {
+  std::string text = std::string(name_of(dtype_)) + " " + list(sizes_, dim_);
+  if (!contiguous()) text += " with strides " + list(strides_, dim_);
+  return text;
+}
+
+Tensor empty_rows(const Tensor& like, int64_t last, Dtype dtype) {
+  const int64_t dim = like.dim();
+  // On the stack for any shape met in practice: this is every call's path.
+  constexpr int64_t kInline = 8;
+  std::array<int64_t, 2 * kInline> small;
+  std::vector<int64_t> large(dim > kInline ? 2 * dim : 0);
+  int64_t* sizes = dim > kInline ? large.data() : small.data();
+  int64_t* strides = sizes + dim;
+  int64_t stride = 1;
+  for (int64_t i = dim - 1; i >= 0; --i) {
+    sizes[i] = i == dim - 1 ? last : like.size(i);
+    strides[i] = stride;
+    stride *= sizes[i] > 0 ? sizes[i] : 1;
+  }
+  AtenTensorHandle handle = nullptr;
+  check_torch(aoti_torch_empty_strided(dim, sizes, strides, torch_code(dtype), aoti_torch_device_type_cpu(),
+                                       0, &handle),
+              "empty_strided");
+  return Tensor(handle);
+}
+
+// ---- Arguments
+// --------------------------------------------------------------------------------------------------
+
+Tensor Arguments::optional_tensor() {
+  auto* value = reinterpret_cast<StableIValue*>(*next_++);
+  if (value == nullptr) return Tensor();
+  Tensor tensor(reinterpret_cast<AtenTensorHandle>(*value));
+  delete value;
+  return tensor;
+}
+
+std::vector<int64_t> Arguments::integers() {
+  auto* handle = reinterpret_cast<StableListHandle>(*next_++);
+  size_t size = 0;
+  torch_list_size(handle, &size);
+  std::vector<int64_t> values(size);
+  for (size_t i = 0; i < size; ++i) {
+    StableIValue element = 0;
+    torch_list_get_item(handle, i, &element);
+    values[i] = static_cast<int64_t>(element);
+  }
+  torch_delete_list(handle);
+  return values;
+}
+
+// ---- Checker
+// ----------------------------------------------------------------------------------------------------
+
+void Checker::fail(const std::string& message) const {
+  throw std::runtime_error(std::string("lowbit::") + op_ + ": " + message);
+}
+
+void Checker::expect(const Tensor& tensor, const char* name, Dtype dtype,
+                     std::initializer_list<int64_t> shape) const {
+  if (tensor.dtype() == dtype && has_shape(tensor, shape) && tensor.contiguous()) return;
+  fail(std::string(name) + " must be a contiguous " + name_of(dtype) + " tensor " +
+       list(shape.begin(), static_cast<int64_t>(shape.size())) + "; found " + tensor.describe());
+}
+
+void Checker::expect_float(const Tensor& tensor, const char* name,
+                           std::initializer_list<int64_t> shape) const {
+  if (is_float(tensor.dtype()) && has_shape(tensor, shape) && tensor.contiguous()) return;
+  fail(std::string(name) + " must be a contiguous float32, float16 or bfloat16 tensor " +
+       list(shape.begin(), static_cast<int64_t>(shape.size())) + "; found " + tensor.describe());
+}
+
+void Checker::expect_input(const Tensor& x, int64_t in_features) const {
+  if (is_float(x.dtype()) && x.dim() >= 1 && x.size(-1) == in_features) return;
+  fail("x must be a float32, float16 or bfloat16 tensor with a last dimension of " +
+       std::to_string(in_features) + "; found " + x.describe());
+}
+
+lowbit_precision Checker::precision(int64_t value) const {
+  if (value < LOWBIT_FAST || value > LOWBIT_EXACT) {
+    fail("precision must be 0 (fast), 1 (high) or 2 (exact); found " + std::to_string(value));
+  }
+  return static_cast<lowbit_precision>(value);
+}
+
+lowbit_vector Checker::bias(const Tensor& tensor, int64_t out_features) const {
+  if (!tensor) return {nullptr, LOWBIT_F32, 0};
+  expect_float(tensor, "bias", {out_features});
+  return {tensor.data(), c_dtype(tensor.dtype()), out_features};
+}
+
+void Checker::status(lowbit_status status) const {
+  if (status != LOWBIT_OK) fail(lowbit_last_error());
+}
+
+// ---- Input and Result
+// -------------------------------------------------------------------------------------------
+
+Input::Input(const Tensor& x) {
+  const Tensor* source = &x;
+  std::optional<int64_t> stride = x.row_stride();
+  if (!stride) {
+    copy_ = empty_rows(x, x.size(-1), x.dtype());
+    check_torch(aoti_torch_copy_(copy_.handle(), x.handle(), 0), "copy_");
+    source = &copy_;
+    stride = x.size(-1);
+  }
+  view_ = {source->data(), c_dtype(x.dtype()), x.rows(), x.size(-1), *stride};
+}
+
+Result::Result(const Checker& check, const Tensor& x, int64_t out_features, Tensor out)
+    : out_(std::move(out)) {
+  const Tensor* target = &out_;
+  std::optional<int64_t> stride = out_features;
+  if (!out_) {
+    buffer_ = empty_rows(x, out_features, x.dtype());
+    target = &buffer_;
+  } else {
+    bool same = out_.dim() == x.dim() && out_.dtype() == x.dtype() && out_.size(-1) == out_features;
+    for (int64_t i = 0; same && i + 1 < x.dim(); ++i) same = out_.size(i) == x.size(i);
+    if (!same) {
+      check.fail("out must have the dtype and leading dimensions of x (" + x.describe() +
+                 ") and a last dimension of " + std::to_string(out_features) + "; found " + out_.describe());
+    }
+    stride = out_.row_stride();
+    if (!stride) {
+      buffer_ = empty_rows(x, out_features, x.dtype());
+      target = &buffer_;
+      stride = out_features;
+    }
+  }
+  view_ = {target->data(), c_dtype(x.dtype()), x.rows(), out_features, *stride};
+}
+
+void Result::finish(StableIValue* stack) {
+  if (!out_) {
+    stack[0] = reinterpret_cast<StableIValue>(buffer_.release());
+  } else if (buffer_) {
+    check_torch(aoti_torch_copy_(out_.handle(), buffer_.handle(), 0), "copy_");
+  }
+}
+
+void follow_torch_threads() {
+  uint32_t threads = 1;
+  check_torch(torch_get_num_threads(&threads), "get_num_threads");
+  lowbit_set_num_threads(static_cast<int32_t>(threads));
+}
+
+}  // namespace lowbit::torch_ops

@@ -1,0 +1,138 @@
+// Tensors, argument stacks and checks of the operators, over the C functions of shim.h.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lowbit.h"
+#include "torch/shim.h"
+
+namespace lowbit::torch_ops {
+
+// A failing call of libtorch means a broken invariant, not a wrong argument: torch has printed the reason.
+void check_torch(AOTITorchError error, const char* call);
+
+enum class Dtype { kF32, kF16, kBF16, kU8, kU16, kI16, kI32, kI64, kOther };
+int32_t torch_code(Dtype dtype);
+bool is_float(Dtype dtype);         // one of the three floating point types that the kernels read
+lowbit_dtype c_dtype(Dtype dtype);  // of a type for which is_float holds
+int64_t element_size(lowbit_dtype dtype);
+
+// An owned reference to a torch tensor, or nothing. Sizes and strides stay valid while it lives.
+class Tensor {
+ public:
+  Tensor() = default;
+  explicit Tensor(AtenTensorHandle owned);
+  Tensor(Tensor&& other) noexcept { *this = std::move(other); }
+  Tensor& operator=(Tensor&& other) noexcept;
+  Tensor(const Tensor&) = delete;
+  Tensor& operator=(const Tensor&) = delete;
+  ~Tensor() { reset(); }
+
+  explicit operator bool() const { return handle_ != nullptr; }
+  AtenTensorHandle handle() const { return handle_; }
+  AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
+
+  int64_t dim() const { return dim_; }
+  // Negative positions count from the end, as in Python.
+  int64_t size(int64_t i) const { return sizes_[i < 0 ? i + dim_ : i]; }
+  int64_t stride(int64_t i) const { return strides_[i < 0 ? i + dim_ : i]; }
+  const int64_t* sizes() const { return sizes_; }
+  Dtype dtype() const { return dtype_; }
+  void* data() const;
+  const char* bytes() const { return static_cast<const char*>(data()); }
+  bool contiguous() const;
+
+  // All dimensions but the last seen as one: the product of their sizes, and the distance between rows if one
+  // distance serves all of them and rows have no gaps.
+  int64_t rows() const;
+  std::optional<int64_t> row_stride() const;
+
+  std::string describe() const;  // "float16 [3, 4] with strides [1, 3]"
+
+ private:
+  void reset();
+
+  AtenTensorHandle handle_ = nullptr;
+  int64_t dim_ = 0;
+  const int64_t* sizes_ = nullptr;
+  const int64_t* strides_ = nullptr;
+  Dtype dtype_ = Dtype::kOther;
+};
+
+// A contiguous CPU tensor [leading dimensions of `like` ..., last].
+Tensor empty_rows(const Tensor& like, int64_t last, Dtype dtype);
+
+// Reads an operator's arguments in schema order and owns them. Reading never throws, so nothing leaks when a
+// later check does.
+class Arguments {
+ public:
+  explicit Arguments(const StableIValue* stack) : next_(stack) {}
+  Tensor tensor() { return Tensor(reinterpret_cast<AtenTensorHandle>(*next_++)); }
+  Tensor optional_tensor();
+  int64_t integer() { return static_cast<int64_t>(*next_++); }
+  std::vector<int64_t> integers();
+
+ private:
+  const StableIValue* next_;
+};
+
+// Argument checks of one operator. All tensors are on the CPU already: the dispatcher would have picked
+// another device's kernel (or none, with a message) otherwise.
+class Checker {
+ public:
+  explicit Checker(const char* op) : op_(op) {}
+  [[noreturn]] void fail(const std::string& message) const;
+  void require(bool ok, const char* message) const {
+    if (!ok) fail(message);
+  }
+  // A contiguous tensor of exactly this dtype and shape.
+  void expect(const Tensor& tensor, const char* name, Dtype dtype,
+              std::initializer_list<int64_t> shape) const;
+  // The same with any of the three floating point types.
+  void expect_float(const Tensor& tensor, const char* name, std::initializer_list<int64_t> shape) const;
+  // x: floating point, at least one dimension, the last of size in_features.
+  void expect_input(const Tensor& x, int64_t in_features) const;
+  lowbit_precision precision(int64_t value) const;
+  // An absent bias is a null vector.
+  lowbit_vector bias(const Tensor& tensor, int64_t out_features) const;
+  void status(lowbit_status status) const;
+
+ private:
+  const char* op_;
+};
+
+// x as rows for the kernels: borrowed where its strides allow, else copied once.
+class Input {
+ public:
+  explicit Input(const Tensor& x);
+  const lowbit_input& view() const { return view_; }
+
+ private:
+  Tensor copy_;
+  lowbit_input view_;
+};
+
+// y: a new tensor, or the caller's `out`, through a contiguous copy where its strides need one.
+class Result {
+ public:
+  // `out` is empty for the functional operator.
+  Result(const Checker& check, const Tensor& x, int64_t out_features, Tensor out);
+  const lowbit_output& view() const { return view_; }
+  // Leaves the operator's results on the stack.
+  void finish(StableIValue* stack);
+
+ private:
+  Tensor out_;
+  Tensor buffer_;
+  lowbit_output view_;
+};
+
+// Lets the kernels use as many threads as torch would; called before each of them.
+void follow_torch_threads();
+
+}  // namespace lowbit::torch_ops
