@@ -1,0 +1,17 @@
+// The kernels on NumPy arrays.
+#pragma once
+
+#include "python/arrays.h"
+
+namespace lowbit::python {
+
+py::array signs_linear(const py::array& x, const py::array& tiles, int64_t out_features,
+                       const OptionalArray& scales, int64_t group_size, const OptionalArray& router,
+                       const OptionalArray& in_scales, const OptionalArray& out_scales,
+                       const OptionalArray& bias, const std::string& precision);
+py::array planes_linear(const py::array& x, const py::array& tiles, int64_t out_features,
+                        const py::array& scales, int64_t group_size, const OptionalArray& offsets,
+                        std::optional<int32_t> active_bits, int32_t activation_bits,
+                        const OptionalArray& bias, const std::string& precision);
+
+}  // namespace lowbit::python

@@ -1,0 +1,84 @@
+// lowbit._native: what needs no torch. Packing, capabilities, and the kernels on NumPy arrays.
+#include <pybind11/stl.h>
+
+#include "python/linear.h"
+#include "python/packing.h"
+
+namespace lowbit::python {
+namespace {
+
+constexpr lowbit_isa kIsas[] = {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512,
+                                LOWBIT_ISA_NEON};
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (lowbit_isa isa : kIsas) {
+    if (lowbit_isa_available(isa)) names.emplace_back(lowbit_isa_name(isa));
+  }
+  return names;
+}
+
+std::string current_isa() {
+  lowbit_isa isa;
+  check(lowbit_get_isa(&isa));
+  return lowbit_isa_name(isa);
+}
+
+void set_isa(const std::string& name) {
+  for (lowbit_isa isa : kIsas) {
+    if (name == lowbit_isa_name(isa)) return check(lowbit_set_isa(isa));
+  }
+  raise("BackendError", "unknown instruction set", py::str(name), py::cast(available_isas()));
+}
+
+void set_num_threads(int32_t threads) {
+  if (threads < 0) raise("ValueRangeError", "threads must not be negative", py::int_(threads));
+  lowbit_set_num_threads(threads);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "Native CPU kernels without torch: packing, capabilities, and products on NumPy arrays.";
+  m.def("version", &lowbit_version, "Version of the native library.");
+
+  m.def("available_isas", &available_isas, "Instruction sets this machine can run, slowest first.");
+  m.def("current_isa", &current_isa,
+        "Instruction set in use: the best of the machine, or the one LOWBIT_CPU_ISA or set_isa() asks for.");
+  m.def("set_isa", &set_isa, py::arg("name"),
+        "Forces an instruction set; BackendError if the machine lacks it.");
+  m.def("num_threads", &lowbit_get_num_threads, "Threads used by the next calls.");
+  m.def("set_num_threads", &set_num_threads, py::arg("threads"),
+        "Sets the number of threads; 0 is one per available core.");
+
+  m.def("pack_signs", &pack_signs, py::arg("values"),
+        "bool or float32 [N, K] -> uint8 [N, ceil(K / 8)]: bit k % 8 of byte k // 8 is set where the value "
+        "is True or\n"
+        ">= 0. NaN raises ValueRangeError.");
+  m.def("unpack_signs", &unpack_signs, py::arg("packed"), py::arg("in_features"),
+        "uint8 [N, ceil(K / 8)] -> int8 [N, K] of -1 and +1. Padding bits that are not zero raise "
+        "FormatError.");
+  m.def("tile_bits", &tile_bits, py::arg("packed"), py::arg("in_features"),
+        "uint8 [N, ceil(K / 8)], or [B, N, ceil(K / 8)] for B planes, -> the kernels' tiles, uint8\n"
+        "[ceil(N / 64), B, ceil(K / 32), 64, 4].");
+  m.def("tile_scales", &tile_scales, py::arg("scales"),
+        "float32, float16 or int16 [N, G] -> [ceil(N / 64), G, 64], padding rows 0.");
+
+  m.def(
+      "signs_linear", &signs_linear, py::arg("x"), py::arg("tiles"), py::arg("out_features"), py::kw_only(),
+      py::arg("scales") = py::none(), py::arg("group_size") = -1, py::arg("router") = py::none(),
+      py::arg("in_scales") = py::none(), py::arg("out_scales") = py::none(), py::arg("bias") = py::none(),
+      py::arg("precision") = "fast",
+      "y [M, N] = (((x * in_mix) B^T) * out_mix) + bias for float32 or float16 x [M, K] and tiles of signs.\n"
+      "The mixes are gates @ in_scales [E, K] and gates @ out_scales [E, N], gates = softmax(x @ router^T).");
+  m.def("planes_linear", &planes_linear, py::arg("x"), py::arg("tiles"), py::arg("out_features"),
+        py::arg("scales"), py::kw_only(), py::arg("group_size") = -1, py::arg("offsets") = py::none(),
+        py::arg("active_bits") = py::none(), py::arg("activation_bits") = 0, py::arg("bias") = py::none(),
+        py::arg("precision") = "fast",
+        "y [M, N] = x W^T + bias for float32 or float16 x [M, K] and tiles of bit planes, w = scales * (v + "
+        "offsets).\n"
+        "activation_bits 1 to 8 quantises the activations to bipolar codes; active_bits reads only the first "
+        "planes.");
+}
+
+}  // namespace lowbit::python
