@@ -101,6 +101,58 @@ typedef struct lowbit_signs {
   lowbit_dtype dtype; /* of router, in_scales and out_scales */
 } lowbit_signs;
 
+/* Codebook over channels: rows (axis 0) or columns (axis 1) of W are copies of `clusters` centroids, plus an
+ * optional low rank part: W = gathered centroids + low_rank_out low_rank_in. (SWSC, arXiv 2501.08631)
+ *   axis 0  weight [clusters][K], labels [N]:  row n is centroid labels[n]
+ *   axis 1  weight [N][clusters], labels [K]:  column k is centroid labels[k]
+ *   low_rank_out [N][rank], low_rank_in [rank][K]; rank 0: absent
+ * Every label must be below `clusters`: not checked, as it would cost a pass over them per call. */
+typedef struct lowbit_codebook_channel {
+  int64_t out_features, in_features;
+  int32_t axis; /* 0: output channels, 1: input channels */
+  int64_t clusters;
+  const void* weight;
+  const void* labels;
+  int32_t label_bytes; /* 1, 2 or 4: unsigned little-endian labels of that width */
+  int64_t rank;
+  const void* low_rank_out;
+  const void* low_rank_in;
+  lowbit_dtype dtype; /* of weight, low_rank_out and low_rank_in */
+} lowbit_codebook_channel;
+
+/* Codebook of scalars, one table a row: w[n][k] = tables[n][code(n, k)] + outlier(n, k). (SqueezeLLM,
+ * arXiv 2306.07629)
+ *   weight [bits][N][ceil(K / 8)]  canonical planes: input k is bit k % 8 of byte k / 8; plane 0 holds the most
+ *                                  significant bits of the codes
+ *   tables [N][2^bits]             finite
+ * Outliers are a sparse correction in compressed rows, added to the table's value at their position:
+ *   outlier_offsets [N + 1], outlier_columns and outlier_values [outlier_offsets[N]]; NULL: none
+ * Columns must be below K and offsets must not decrease: not checked. */
+typedef struct lowbit_codebook_scalar {
+  int64_t out_features, in_features;
+  int32_t bits; /* 1 to 8 */
+  const uint8_t* weight;
+  const void* tables;
+  lowbit_dtype tables_dtype;
+  const int32_t* outlier_offsets;
+  const int32_t* outlier_columns;
+  const void* outlier_values;
+  lowbit_dtype outlier_values_dtype;
+} lowbit_codebook_scalar;
+
+/* Additive codebooks of vectors: v inputs of a row are the sum of one vector of each codebook, scaled by row:
+ *   w[n][v j + i] = out_scales[n] * sum_c codebooks[c][codes[c][n][j]][i]     (AQLM, arXiv 2401.06118)
+ *   codes [codebooks][N][ceil(K / v)] uint8, codebooks [codebooks][256][v], out_scales [N] */
+typedef struct lowbit_codebook_vector {
+  int64_t out_features, in_features;
+  int32_t num_codebooks;
+  int32_t vector_size; /* v, 1 to 64 */
+  const uint8_t* codes;
+  const void* codebooks;
+  const void* out_scales;
+  lowbit_dtype dtype; /* of codebooks and out_scales */
+} lowbit_codebook_vector;
+
 LOWBIT_API const char* lowbit_version(void);
 LOWBIT_API const char* lowbit_last_error(void);
 
@@ -127,6 +179,24 @@ LOWBIT_API lowbit_status lowbit_planes_linear(const lowbit_bits* weight, int32_t
                                               const lowbit_input* x, int32_t activation_bits,
                                               const lowbit_vector* bias, lowbit_precision precision,
                                               const lowbit_output* y);
+
+/* y = x W^T + bias. The weight is never expanded: axis 0 gathers products with the centroids, axis 1 first sums
+ * x over the inputs of each label. fp32 sums at every precision. */
+LOWBIT_API lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_channel* weight,
+                                                        const lowbit_input* x, const lowbit_vector* bias,
+                                                        lowbit_precision precision, const lowbit_output* y);
+
+/* fast: int8 activations times table entries in fixed point of 2^-20 of the row's largest entry or finer, exact
+ * integer products. high and exact: fp32. Outliers multiply the same activations as the tables do. */
+LOWBIT_API lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
+                                                       const lowbit_input* x, const lowbit_vector* bias,
+                                                       lowbit_precision precision, const lowbit_output* y);
+
+/* The products of every codebook vector with its inputs are formed once per token, then summed by code. fp32
+ * sums at every precision. */
+LOWBIT_API lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vector* weight,
+                                                       const lowbit_input* x, const lowbit_vector* bias,
+                                                       lowbit_precision precision, const lowbit_output* y);
 
 #ifdef __cplusplus
 }
