@@ -80,7 +80,9 @@ namespace {
   }
 }
 
-[[maybe_unused]] inline int64_t dtype_size(lowbit_dtype dtype) { return dtype == LOWBIT_F32 ? 4 : 2; }
+[[maybe_unused]] inline int64_t dtype_size(lowbit_dtype dtype) {
+  return dtype == LOWBIT_F32 ? 4 : 2;
+}
 
 }  // namespace
 }  // namespace lowbit

@@ -40,8 +40,8 @@ struct Columns {
   const float* scales;
 };
 
-// Float activations for `exact`: [tokens][k_blocks * 32], padding 0. A token with a non-finite input has NaN as
-// its first value, which is enough to make its whole row of y NaN.
+// Float activations for `exact`: [tokens][k_blocks * 32], padding 0. A token with a non-finite input has NaN
+// as its first value, which is enough to make its whole row of y NaN.
 struct FloatColumns {
   int64_t tokens;
   int64_t k_blocks;

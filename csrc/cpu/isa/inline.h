@@ -1,0 +1,25 @@
+// What every instruction set's traits share: the inlining rule, and the list of operations.
+//
+// A kernel is a template over one traits class. Each class has only static functions, all forced inline, and
+// is named by exactly one set of translation units, so no instruction leaks into code that an older machine
+// runs.
+//
+//   kLanes            32-bit lanes of a vector; a tile of 64 rows is 64 / kLanes row vectors
+//   kAccumulators     vectors a kernel may keep as accumulators without spilling
+//   I32, F32          vectors; I32 is also four bytes per lane
+//   load, store, set1, broadcast (the dword at any address), add, shift_left<n>, shift_right<n> (arithmetic),
+//   shift_right_logical<n>, shift_left_by, bit_and, select(mask, a, b) = (a & mask) | (b & ~mask), widen_i16
+//   Sum               accumulator of products of bytes
+//   dot(Sum, u, x)    adds u0 x0 + u1 x1 + u2 x2 + u3 x3 per lane, u unsigned and x signed bytes; exact while
+//                     |sum of all added| <= kSumLimit (per half lane of 16 bits where Sum is 16 bits wide),
+//                     and u <= 127 unless kFullByteDot
+//   fold<n>(a, Sum)   a + sum * 2^n, n < 0: an arithmetic shift right of a sum known to be a multiple of 2^-n
+//   fset1, fload, fstore, fadd, fsub, fmul, fma(a, b, c) = a b + c in one rounding, fmax, fmin, fabs,
+//   to_float, to_int (nearest even), load_f16, load_bf16, store_f16, store_bf16 (nearest even) Table,
+//   load_table, lookup<n>(table, w)   16 floats, entry (w >> n) & 15 per lane
+#ifndef LOWBIT_CPU_ISA_INLINE_H_
+#define LOWBIT_CPU_ISA_INLINE_H_
+
+#define LOWBIT_INLINE inline __attribute__((always_inline))
+
+#endif  // LOWBIT_CPU_ISA_INLINE_H_
