@@ -5,10 +5,6 @@
 
 namespace lowbit::torch_ops {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 // Checks tiles [T, planes, ceil(K / 32), 64, 4] and, where present, scales and offsets [T, G, 64].
 // The result describes all T tiles as one weight of 64 T rows.
 lowbit_bits check_bits(const Checker& check, const Tensor& tiles, const Tensor& scales, const Tensor& offsets,

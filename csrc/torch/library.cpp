@@ -3,7 +3,6 @@
 #include <string>
 
 #include "torch/operators.h"
-#include "torch/tensor.h"
 
 namespace lowbit::torch_ops {
 namespace {
@@ -11,40 +10,68 @@ namespace {
 struct Operator {
   const char* name;
   const char* arguments;
-  BoxedKernel kernel;
-  BoxedKernel out_kernel;
+  BoxedKernel functional, out, wide;
 };
+
+#define LOWBIT_OPERATOR(name, arguments)                                           \
+  Operator {                                                                       \
+    #name, arguments, name<Form::kFunctional>, name<Form::kOut>, name<Form::kWide> \
+  }
 
 constexpr Operator kOperators[] = {
-    {"signs_linear",
-     "Tensor x, Tensor tiles, Tensor? scales, Tensor? router, Tensor? in_scales, Tensor? out_scales, Tensor? "
-     "bias, "
-     "int[] segments, int in_features, int out_features, int group_size, int precision",
-     signs_linear<false>, signs_linear<true>},
-    {"planes_linear",
-     "Tensor x, Tensor tiles, Tensor scales, Tensor? offsets, Tensor? bias, int in_features, int "
-     "out_features, "
-     "int group_size, int active_bits, int activation_bits, int precision",
-     planes_linear<false>, planes_linear<true>},
+    LOWBIT_OPERATOR(
+        signs_linear,
+        "Tensor x, Tensor tiles, Tensor? scales, Tensor? router, Tensor? in_scales, Tensor? out_scales, "
+        "Tensor? bias, int[] segments, int in_features, int out_features, int group_size, int precision"),
+    LOWBIT_OPERATOR(planes_linear,
+                    "Tensor x, Tensor tiles, Tensor scales, Tensor? offsets, Tensor? bias, int in_features, "
+                    "int out_features, int group_size, int active_bits, int activation_bits, int precision"),
+    LOWBIT_OPERATOR(codebook_channel_linear,
+                    "Tensor x, Tensor weight, Tensor labels, Tensor? low_rank_out, Tensor? low_rank_in, "
+                    "Tensor? bias, int in_features, int out_features, int axis, int precision"),
+    LOWBIT_OPERATOR(
+        codebook_scalar_linear,
+        "Tensor x, Tensor weight, Tensor tables, Tensor? outlier_offsets, Tensor? outlier_columns, "
+        "Tensor? outlier_values, Tensor? bias, int in_features, int precision"),
+    LOWBIT_OPERATOR(
+        codebook_vector_linear,
+        "Tensor x, Tensor weight, Tensor codebooks, Tensor out_scales, Tensor? bias, int in_features, "
+        "int precision"),
 };
 
-// Schemas first, kernels second: an implementation needs its schema. torch keeps both for the process's life,
-// so the library handles are never given back.
+TorchLibraryHandle open_library(const char* dispatch_key) {
+  constexpr const char* kFile =
+      "csrc/torch/library.cpp";  // for torch's messages; __FILE__ would name our machine
+  TorchLibraryHandle library = nullptr;
+  check_torch(dispatch_key == nullptr
+                  ? aoti_torch_library_init_def("lowbit", kFile, __LINE__, &library)
+                  : aoti_torch_library_init_impl("lowbit", dispatch_key, kFile, __LINE__, &library),
+              "library");
+  return library;
+}
+
+// torch keeps registrations for the life of the process, so the library handles are never given back.
 bool register_operators() {
-  constexpr const char* kFile = "csrc/torch/library.cpp";
-  TorchLibraryHandle schemas = nullptr;
-  TorchLibraryHandle kernels = nullptr;
-  check_torch(aoti_torch_library_init_def("lowbit", kFile, __LINE__, &schemas), "library");
-  check_torch(aoti_torch_library_init_impl("lowbit", "CPU", kFile, __LINE__, &kernels), "library");
+  const TorchLibraryHandle schemas = open_library(nullptr);
+  const TorchLibraryHandle cpu = open_library("CPU");
+  // Any kernel for a particular device goes before this key.
+  const TorchLibraryHandle fallback = open_library("CompositeExplicitAutograd");
   for (const Operator& op : kOperators) {
     const std::string name = op.name;
-    const std::string out_name = name + "_out";
-    const std::string schema = name + "(" + op.arguments + ") -> Tensor";
-    const std::string out_schema = out_name + "(" + op.arguments + ", Tensor(a!) out) -> ()";
-    check_torch(aoti_torch_library_def(schemas, schema.c_str()), "library define");
-    check_torch(aoti_torch_library_def(schemas, out_schema.c_str()), "library define");
-    check_torch(torch_library_impl(kernels, name.c_str(), op.kernel, kTorchVersion), "library impl");
-    check_torch(torch_library_impl(kernels, out_name.c_str(), op.out_kernel, kTorchVersion), "library impl");
+    const std::string arguments = op.arguments;
+    const auto define = [&](const std::string& schema) {
+      check_torch(aoti_torch_library_def(schemas, schema.c_str()), "library define");
+    };
+    const auto implement = [&](TorchLibraryHandle library, const std::string& suffix, BoxedKernel kernel) {
+      check_torch(torch_library_impl(library, (name + suffix).c_str(), kernel, kTorchVersion),
+                  "library impl");
+    };
+    define(name + "(" + arguments + ") -> Tensor");
+    define(name + "_out(" + arguments + ", Tensor(a!) out) -> ()");
+    define(name + "_wide(" + arguments + ") -> Tensor");
+    implement(cpu, "", op.functional);
+    implement(cpu, "_out", op.out);
+    implement(fallback, "_wide", op.wide);
   }
   return true;
 }

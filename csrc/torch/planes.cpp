@@ -4,7 +4,7 @@
 
 namespace lowbit::torch_ops {
 
-template <bool kOut>
+template <Form kForm>
 void planes_linear(StableIValue* stack, uint64_t, uint64_t) {
   Arguments args(stack);
   const Tensor x = args.tensor();
@@ -18,9 +18,9 @@ void planes_linear(StableIValue* stack, uint64_t, uint64_t) {
   const int64_t active_bits = args.integer();
   const int64_t activation_bits = args.integer();
   const int64_t precision_number = args.integer();
-  Tensor out = kOut ? args.tensor() : Tensor();
+  const Tensor out = kForm == Form::kOut ? args.tensor() : Tensor();
 
-  const Checker check(kOut ? "planes_linear_out" : "planes_linear");
+  const Checker check("planes_linear");
   check.expect_input(x, in_features);
   check.require(out_features >= 1, "out_features must be positive");
   const int64_t planes = tiles.dim() == 5 ? tiles.size(1) : 0;
@@ -33,20 +33,15 @@ void planes_linear(StableIValue* stack, uint64_t, uint64_t) {
                 "active_bits must be between 1 and the number of planes");
   check.require(activation_bits >= 0 && activation_bits <= 8, "activation_bits must be between 0 and 8");
   const lowbit_precision precision = check.precision(precision_number);
-  const lowbit_vector bias_view = check.bias(bias, out_features);
 
-  Result y(check, x, out_features, std::move(out));
-  if (x.rows() > 0) {
-    const Input input(x);
-    follow_torch_threads();
-    check.status(lowbit_planes_linear(&bits, static_cast<int32_t>(active_bits), &input.view(),
-                                      static_cast<int32_t>(activation_bits), &bias_view, precision,
-                                      &y.view()));
-  }
-  y.finish(stack);
+  const char* wide =
+      precision == LOWBIT_EXACT && activation_bits == 0 ? "lowbit::planes_linear_wide" : nullptr;
+  compute<kForm>(check, args, x, bias, out, out_features, wide, [&](auto* input, auto* bias_view, auto* y) {
+    return lowbit_planes_linear(&bits, static_cast<int32_t>(active_bits), input,
+                                static_cast<int32_t>(activation_bits), bias_view, precision, y);
+  });
 }
 
-template void planes_linear<false>(StableIValue*, uint64_t, uint64_t);
-template void planes_linear<true>(StableIValue*, uint64_t, uint64_t);
+LOWBIT_INSTANTIATE(planes_linear)
 
 }  // namespace lowbit::torch_ops

@@ -42,7 +42,7 @@ struct Mix {
 
 }  // namespace
 
-template <bool kOut>
+template <Form kForm>
 void signs_linear(StableIValue* stack, uint64_t, uint64_t) {
   Arguments args(stack);
   const Tensor x = args.tensor();
@@ -58,9 +58,9 @@ void signs_linear(StableIValue* stack, uint64_t, uint64_t) {
   const int64_t out_features = args.integer();
   const int64_t group_size = args.integer();
   const int64_t precision_number = args.integer();
-  Tensor out = kOut ? args.tensor() : Tensor();
+  const Tensor out = kForm == Form::kOut ? args.tensor() : Tensor();
 
-  const Checker check(kOut ? "signs_linear_out" : "signs_linear");
+  const Checker check("signs_linear");
   check.expect_input(x, in_features);
   if (segments.empty()) segments.push_back(out_features);
   int64_t total = 0;
@@ -75,7 +75,6 @@ void signs_linear(StableIValue* stack, uint64_t, uint64_t) {
   const int64_t num_segments = static_cast<int64_t>(segments.size());
   mix.check(check, num_segments, in_features, out_features);
   const lowbit_precision precision = check.precision(precision_number);
-  const lowbit_vector bias_view = check.bias(bias, out_features);
 
   // Byte strides from one tile, and one segment, to the next.
   const int64_t tile_bytes = tiles.stride(0);
@@ -105,17 +104,13 @@ void signs_linear(StableIValue* stack, uint64_t, uint64_t) {
     row += segments[s];
   }
 
-  Result y(check, x, out_features, std::move(out));
-  if (x.rows() > 0) {
-    const Input input(x);
-    follow_torch_threads();
-    check.status(lowbit_signs_linear(parts.data(), static_cast<int32_t>(num_segments), &input.view(),
-                                     &bias_view, precision, &y.view()));
-  }
-  y.finish(stack);
+  const char* wide = precision == LOWBIT_EXACT ? "lowbit::signs_linear_wide" : nullptr;
+  compute<kForm>(check, args, x, bias, out, out_features, wide, [&](auto* input, auto* bias_view, auto* y) {
+    return lowbit_signs_linear(parts.data(), static_cast<int32_t>(num_segments), input, bias_view, precision,
+                               y);
+  });
 }
 
-template void signs_linear<false>(StableIValue*, uint64_t, uint64_t);
-template void signs_linear<true>(StableIValue*, uint64_t, uint64_t);
+LOWBIT_INSTANTIATE(signs_linear)
 
 }  // namespace lowbit::torch_ops

@@ -1,5 +1,6 @@
 #include "torch/tensor.h"
 
+#include <algorithm>
 #include <array>
 #include <stdexcept>
 
@@ -66,10 +67,9 @@ int64_t element_size(lowbit_dtype dtype) {
   return dtype == LOWBIT_F32 ? 4 : 2;
 }
 
-// ---- Tensor
-// -----------------------------------------------------------------------------------------------------
+// ---- Tensor ----
 
-Tensor::Tensor(AtenTensorHandle owned) : handle_(owned) {
+Tensor::Tensor(AtenTensorHandle handle) : handle_(handle) {
   // These only read fields; an error code would mean that the handle is no tensor.
   int64_t* sizes = nullptr;
   int64_t* strides = nullptr;
@@ -81,21 +81,6 @@ Tensor::Tensor(AtenTensorHandle owned) : handle_(owned) {
   sizes_ = sizes;
   strides_ = strides;
   dtype_ = dtype_of(code);
-}
-
-Tensor& Tensor::operator=(Tensor&& other) noexcept {
-  reset();
-  handle_ = other.release();
-  dim_ = other.dim_;
-  sizes_ = other.sizes_;
-  strides_ = other.strides_;
-  dtype_ = other.dtype_;
-  return *this;
-}
-
-void Tensor::reset() {
-  if (handle_ != nullptr) aoti_torch_delete_tensor_object(handle_);
-  handle_ = nullptr;
 }
 
 void* Tensor::data() const {
@@ -143,7 +128,7 @@ std::string Tensor::describe() const {
   return text;
 }
 
-Tensor empty_rows(const Tensor& like, int64_t last, Dtype dtype) {
+AtenTensorHandle empty_rows(const Tensor& like, int64_t last, Dtype dtype) {
   const int64_t dim = like.dim();
   // On the stack for any shape met in practice: this is every call's path.
   constexpr int64_t kInline = 8;
@@ -161,36 +146,68 @@ Tensor empty_rows(const Tensor& like, int64_t last, Dtype dtype) {
   check_torch(aoti_torch_empty_strided(dim, sizes, strides, torch_code(dtype), aoti_torch_device_type_cpu(),
                                        0, &handle),
               "empty_strided");
-  return Tensor(handle);
+  return handle;
 }
 
-// ---- Arguments
-// --------------------------------------------------------------------------------------------------
+// ---- Arguments ----
+
+Arguments::~Arguments() {
+  for (int i = 0; i < count_; ++i) {
+    if (kinds_[i] == Kind::kTensor) {
+      aoti_torch_delete_tensor_object(reinterpret_cast<AtenTensorHandle>(values_[i]));
+    } else if (kinds_[i] == Kind::kList) {
+      torch_delete_list(reinterpret_cast<StableListHandle>(values_[i]));
+    } else if (kinds_[i] == Kind::kOptionalTensor && values_[i] != 0) {
+      auto* value = reinterpret_cast<StableIValue*>(values_[i]);
+      aoti_torch_delete_tensor_object(reinterpret_cast<AtenTensorHandle>(*value));
+      delete value;
+    }
+  }
+}
+
+StableIValue Arguments::read(Kind kind) {
+  kinds_[count_] = kind;
+  values_[count_] = stack_[count_];
+  return values_[count_++];
+}
+
+Tensor Arguments::tensor() {
+  return Tensor(reinterpret_cast<AtenTensorHandle>(read(Kind::kTensor)));
+}
 
 Tensor Arguments::optional_tensor() {
-  auto* value = reinterpret_cast<StableIValue*>(*next_++);
-  if (value == nullptr) return Tensor();
-  Tensor tensor(reinterpret_cast<AtenTensorHandle>(*value));
-  delete value;
-  return tensor;
+  const auto* value = reinterpret_cast<const StableIValue*>(read(Kind::kOptionalTensor));
+  return value == nullptr ? Tensor() : Tensor(reinterpret_cast<AtenTensorHandle>(*value));
+}
+
+int64_t Arguments::integer() {
+  return static_cast<int64_t>(read(Kind::kPlain));
 }
 
 std::vector<int64_t> Arguments::integers() {
-  auto* handle = reinterpret_cast<StableListHandle>(*next_++);
+  auto* list = reinterpret_cast<StableListHandle>(read(Kind::kList));
   size_t size = 0;
-  torch_list_size(handle, &size);
+  torch_list_size(list, &size);
   std::vector<int64_t> values(size);
   for (size_t i = 0; i < size; ++i) {
     StableIValue element = 0;
-    torch_list_get_item(handle, i, &element);
+    torch_list_get_item(list, i, &element);
     values[i] = static_cast<int64_t>(element);
   }
-  torch_delete_list(handle);
   return values;
 }
 
-// ---- Checker
-// ----------------------------------------------------------------------------------------------------
+void Arguments::forward(const char* op, const Tensor& out) {
+  const int given = out ? count_ - 1 : count_;
+  std::fill(kinds_, kinds_ + given, Kind::kPlain);
+  check_torch(torch_call_dispatcher(op, "", stack_, kTorchVersion), op);
+  if (out) {
+    const OwnedTensor result(reinterpret_cast<AtenTensorHandle>(stack_[0]));
+    check_torch(aoti_torch_copy_(out.handle(), result.get().handle(), 0), "copy_");
+  }
+}
+
+// ---- Checker ----
 
 void Checker::fail(const std::string& message) const {
   throw std::runtime_error(std::string("lowbit::") + op_ + ": " + message);
@@ -216,6 +233,14 @@ void Checker::expect_input(const Tensor& x, int64_t in_features) const {
        std::to_string(in_features) + "; found " + x.describe());
 }
 
+void Checker::expect_output(const Tensor& out, const Tensor& x, int64_t out_features) const {
+  bool same = out.dim() == x.dim() && out.dtype() == x.dtype() && out.size(-1) == out_features;
+  for (int64_t i = 0; same && i + 1 < x.dim(); ++i) same = out.size(i) == x.size(i);
+  if (same) return;
+  fail("out must have the dtype and leading dimensions of x (" + x.describe() + ") and a last dimension of " +
+       std::to_string(out_features) + "; found " + out.describe());
+}
+
 lowbit_precision Checker::precision(int64_t value) const {
   if (value < LOWBIT_FAST || value > LOWBIT_EXACT) {
     fail("precision must be 0 (fast), 1 (high) or 2 (exact); found " + std::to_string(value));
@@ -233,50 +258,35 @@ void Checker::status(lowbit_status status) const {
   if (status != LOWBIT_OK) fail(lowbit_last_error());
 }
 
-// ---- Input and Result
-// -------------------------------------------------------------------------------------------
+// ---- Input and Result ----
 
 Input::Input(const Tensor& x) {
   const Tensor* source = &x;
   std::optional<int64_t> stride = x.row_stride();
   if (!stride) {
-    copy_ = empty_rows(x, x.size(-1), x.dtype());
-    check_torch(aoti_torch_copy_(copy_.handle(), x.handle(), 0), "copy_");
-    source = &copy_;
+    copy_.reset(empty_rows(x, x.size(-1), x.dtype()));
+    source = &copy_.get();
+    check_torch(aoti_torch_copy_(source->handle(), x.handle(), 0), "copy_");
     stride = x.size(-1);
   }
   view_ = {source->data(), c_dtype(x.dtype()), x.rows(), x.size(-1), *stride};
 }
 
-Result::Result(const Checker& check, const Tensor& x, int64_t out_features, Tensor out)
-    : out_(std::move(out)) {
-  const Tensor* target = &out_;
-  std::optional<int64_t> stride = out_features;
-  if (!out_) {
-    buffer_ = empty_rows(x, out_features, x.dtype());
-    target = &buffer_;
-  } else {
-    bool same = out_.dim() == x.dim() && out_.dtype() == x.dtype() && out_.size(-1) == out_features;
-    for (int64_t i = 0; same && i + 1 < x.dim(); ++i) same = out_.size(i) == x.size(i);
-    if (!same) {
-      check.fail("out must have the dtype and leading dimensions of x (" + x.describe() +
-                 ") and a last dimension of " + std::to_string(out_features) + "; found " + out_.describe());
-    }
-    stride = out_.row_stride();
-    if (!stride) {
-      buffer_ = empty_rows(x, out_features, x.dtype());
-      target = &buffer_;
-      stride = out_features;
-    }
+Result::Result(const Tensor& x, int64_t out_features, const Tensor& out) : out_(out) {
+  std::optional<int64_t> stride = out ? out.row_stride() : std::nullopt;
+  if (!stride) {
+    buffer_.reset(empty_rows(x, out_features, x.dtype()));
+    stride = out_features;
   }
-  view_ = {target->data(), c_dtype(x.dtype()), x.rows(), out_features, *stride};
+  const Tensor& target = buffer_.get() ? buffer_.get() : out_;
+  view_ = {target.data(), c_dtype(x.dtype()), x.rows(), out_features, *stride};
 }
 
 void Result::finish(StableIValue* stack) {
   if (!out_) {
     stack[0] = reinterpret_cast<StableIValue>(buffer_.release());
-  } else if (buffer_) {
-    check_torch(aoti_torch_copy_(out_.handle(), buffer_.handle(), 0), "copy_");
+  } else if (buffer_.get()) {
+    check_torch(aoti_torch_copy_(out_.handle(), buffer_.get().handle(), 0), "copy_");
   }
 }
 

@@ -13,6 +13,10 @@
 
 namespace lowbit::torch_ops {
 
+constexpr int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
 // A failing call of libtorch means a broken invariant, not a wrong argument: torch has printed the reason.
 void check_torch(AOTITorchError error, const char* call);
 
@@ -55,8 +59,6 @@ class Tensor {
   std::string describe() const;  // "float16 [3, 4] with strides [1, 3]"
 
  private:
-  void reset();
-
   AtenTensorHandle handle_ = nullptr;
   int64_t dim_ = 0;
   const int64_t* sizes_ = nullptr;
@@ -64,21 +66,60 @@ class Tensor {
   Dtype dtype_ = Dtype::kOther;
 };
 
-// A contiguous CPU tensor [leading dimensions of `like` ..., last].
-Tensor empty_rows(const Tensor& like, int64_t last, Dtype dtype);
-
-// Reads an operator's arguments in schema order and owns them. Reading never throws, so nothing leaks when a
-// later check does.
-class Arguments {
+// A tensor made here, given back when this dies, or nothing.
+class OwnedTensor {
  public:
-  explicit Arguments(const StableIValue* stack) : next_(stack) {}
-  Tensor tensor() { return Tensor(reinterpret_cast<AtenTensorHandle>(*next_++)); }
-  Tensor optional_tensor();
-  int64_t integer() { return static_cast<int64_t>(*next_++); }
-  std::vector<int64_t> integers();
+  OwnedTensor() = default;
+  explicit OwnedTensor(AtenTensorHandle owned) : tensor_(owned) {}
+  OwnedTensor(const OwnedTensor&) = delete;
+  OwnedTensor& operator=(const OwnedTensor&) = delete;
+  ~OwnedTensor() { reset(nullptr); }
+
+  void reset(AtenTensorHandle owned) {
+    if (tensor_) aoti_torch_delete_tensor_object(tensor_.handle());
+    tensor_ = owned == nullptr ? Tensor() : Tensor(owned);
+  }
+  const Tensor& get() const { return tensor_; }
+  AtenTensorHandle release() { return std::exchange(tensor_, Tensor()).handle(); }
 
  private:
-  const StableIValue* next_;
+  Tensor tensor_;
+};
+
+// A new contiguous CPU tensor [leading dimensions of `like` ..., last], for an OwnedTensor.
+AtenTensorHandle empty_rows(const Tensor& like, int64_t last, Dtype dtype);
+
+// Reads an operator's arguments in schema order. They belong to this object, which gives them back at its
+// end.
+class Arguments {
+ public:
+  explicit Arguments(StableIValue* stack) : stack_(stack) {}
+  Arguments(const Arguments&) = delete;
+  Arguments& operator=(const Arguments&) = delete;
+  ~Arguments();
+
+  Tensor tensor();
+  Tensor optional_tensor();
+  int64_t integer();
+  std::vector<int64_t> integers();
+
+  // Where results go; only once no argument is needed any more.
+  StableIValue* stack() { return stack_; }
+  // Calls a functional operator of the same arguments, which takes them over and leaves its result on the
+  // stack, or in `out`, the last argument, where there is one.
+  void forward(const char* op, const Tensor& out);
+
+ private:
+  enum class Kind : uint8_t { kPlain, kTensor, kOptionalTensor, kList };
+  static constexpr int kMaxArguments = 16;
+
+  StableIValue read(Kind kind);
+
+  StableIValue* stack_;
+  int count_ = 0;
+  // Copies: results overwrite the stack. A value given away becomes kPlain.
+  StableIValue values_[kMaxArguments];
+  Kind kinds_[kMaxArguments];
 };
 
 // Argument checks of one operator. All tensors are on the CPU already: the dispatcher would have picked
@@ -97,6 +138,8 @@ class Checker {
   void expect_float(const Tensor& tensor, const char* name, std::initializer_list<int64_t> shape) const;
   // x: floating point, at least one dimension, the last of size in_features.
   void expect_input(const Tensor& x, int64_t in_features) const;
+  // out: x's dtype and leading dimensions, and a last dimension of out_features.
+  void expect_output(const Tensor& out, const Tensor& x, int64_t out_features) const;
   lowbit_precision precision(int64_t value) const;
   // An absent bias is a null vector.
   lowbit_vector bias(const Tensor& tensor, int64_t out_features) const;
@@ -113,7 +156,7 @@ class Input {
   const lowbit_input& view() const { return view_; }
 
  private:
-  Tensor copy_;
+  OwnedTensor copy_;
   lowbit_input view_;
 };
 
@@ -121,18 +164,45 @@ class Input {
 class Result {
  public:
   // `out` is empty for the functional operator.
-  Result(const Checker& check, const Tensor& x, int64_t out_features, Tensor out);
+  Result(const Tensor& x, int64_t out_features, const Tensor& out);
   const lowbit_output& view() const { return view_; }
   // Leaves the operator's results on the stack.
   void finish(StableIValue* stack);
 
  private:
   Tensor out_;
-  Tensor buffer_;
+  OwnedTensor buffer_;
   lowbit_output view_;
 };
 
 // Lets the kernels use as many threads as torch would; called before each of them.
 void follow_torch_threads();
+
+// The three forms of every operator.
+//   kFunctional  returns y; hands calls with many tokens to the `_wide` operator
+//   kOut         the same, writes y to its last argument
+//   kWide        `_wide` itself, for processes in which Python has not put a better implementation over it
+enum class Form { kFunctional, kOut, kWide };
+
+// Above so many tokens an expanded weight, read once, and torch's matrix product beat a product that decodes
+// the weight again for every few tokens. python/lowbit/ops/_wide.py does that.
+inline constexpr int64_t kMaxKernelTokens = 32;
+
+// Computes y after all other checks: call(x, bias, y) runs the kernel. `wide` names the operator for many
+// tokens, or is null. `out` is the last argument of the form kOut and empty for the others.
+template <Form kForm, typename Call>
+void compute(const Checker& check, Arguments& args, const Tensor& x, const Tensor& bias, const Tensor& out,
+             int64_t out_features, const char* wide, Call&& call) {
+  const lowbit_vector bias_view = check.bias(bias, out_features);
+  if (out) check.expect_output(out, x, out_features);
+  if (kForm != Form::kWide && wide != nullptr && x.rows() > kMaxKernelTokens) return args.forward(wide, out);
+  Result y(x, out_features, out);
+  if (x.rows() > 0) {
+    const Input input(x);
+    follow_torch_threads();
+    check.status(call(&input.view(), &bias_view, &y.view()));
+  }
+  y.finish(args.stack());
+}
 
 }  // namespace lowbit::torch_ops
