@@ -122,12 +122,11 @@ typedef struct lowbit_codebook_channel {
 
 /* Codebook of scalars, one table a row: w[n][k] = tables[n][code(n, k)] + outlier(n, k). (SqueezeLLM,
  * arXiv 2306.07629)
- *   weight [bits][N][ceil(K / 8)]  canonical planes: input k is bit k % 8 of byte k / 8; plane 0 holds the most
- *                                  significant bits of the codes
- *   tables [N][2^bits]             finite
- * Outliers are a sparse correction in compressed rows, added to the table's value at their position:
- *   outlier_offsets [N + 1], outlier_columns and outlier_values [outlier_offsets[N]]; NULL: none
- * Columns must be below K and offsets must not decrease: not checked. */
+ *   weight [bits][N][ceil(K / 8)]  canonical planes: input k is bit k % 8 of byte k / 8; plane 0 holds the
+ * most significant bits of the codes tables [N][2^bits]             finite Outliers are a sparse correction
+ * in compressed rows, added to the table's value at their position: outlier_offsets [N + 1], outlier_columns
+ * and outlier_values [outlier_offsets[N]]; NULL: none Columns must be below K and offsets must not decrease:
+ * not checked. */
 typedef struct lowbit_codebook_scalar {
   int64_t out_features, in_features;
   int32_t bits; /* 1 to 8 */
@@ -180,14 +179,14 @@ LOWBIT_API lowbit_status lowbit_planes_linear(const lowbit_bits* weight, int32_t
                                               const lowbit_vector* bias, lowbit_precision precision,
                                               const lowbit_output* y);
 
-/* y = x W^T + bias. The weight is never expanded: axis 0 gathers products with the centroids, axis 1 first sums
- * x over the inputs of each label. fp32 sums at every precision. */
+/* y = x W^T + bias. The weight is never expanded: axis 0 gathers products with the centroids, axis 1 first
+ * sums x over the inputs of each label. fp32 sums at every precision. */
 LOWBIT_API lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_channel* weight,
                                                         const lowbit_input* x, const lowbit_vector* bias,
                                                         lowbit_precision precision, const lowbit_output* y);
 
-/* fast: int8 activations times table entries in fixed point of 2^-20 of the row's largest entry or finer, exact
- * integer products. high and exact: fp32. Outliers multiply the same activations as the tables do. */
+/* fast: int8 activations times table entries in fixed point of 2^-20 of the row's largest entry or finer,
+ * exact integer products. high and exact: fp32. Outliers multiply the same activations as the tables do. */
 LOWBIT_API lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);
@@ -197,6 +196,20 @@ LOWBIT_API lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_sca
 LOWBIT_API lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vector* weight,
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);
+
+/* What the products above see of x, for references and tests: the same code computes it.
+ *
+ * Codes (activation_bits 0: precision fast or high) and their scales; x ~ codes * scales. A token with a
+ * non-finite value has codes 0 and scales NaN. codes [rows][cols];  scales [rows][ceil(cols / 128)] for fast,
+ * [rows] otherwise */
+LOWBIT_API lowbit_status lowbit_quantize_activations(const lowbit_input* x, int32_t activation_bits,
+                                                     lowbit_precision precision, int32_t* codes,
+                                                     float* scales);
+
+/* Gates and scaled activations of one segment, before quantisation: z = x * (gates in_scales).
+ *   gates [rows][experts], untouched when experts == 0;  z [rows][cols] */
+LOWBIT_API lowbit_status lowbit_signs_prologue(const lowbit_signs* segment, const lowbit_input* x,
+                                               float* gates, float* z);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,63 @@
+// Prepares tokens for the bit products: one call per block of tokens, for all segments of a fused layer.
+#ifndef LOWBIT_CPU_ACTIVATIONS_PROLOGUE_H_
+#define LOWBIT_CPU_ACTIVATIONS_PROLOGUE_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/activations/activations.h"
+#include "cpu/bits/bits.h"
+#include "lowbit.h"
+
+namespace lowbit {
+
+// The prepared tokens live in memory of the calling thread and stay valid until its next Prologue::run().
+class Prologue {
+ public:
+  // exact: tokens are kept in fp32 and `format` serves only for its k_blocks.
+  Prologue(const ActivationKernels& kernels, const CodeFormat& format, bool exact,
+           const lowbit_signs* segments, int32_t num_segments);
+
+  // Memory that one token takes; the caller cuts long inputs accordingly.
+  int64_t bytes_per_token() const;
+
+  // Rows [begin, end) of x. Fails only when memory is short.
+  lowbit_status run(const lowbit_input& x, int64_t begin, int64_t end);
+
+  Columns columns(int32_t segment) const;
+  FloatColumns float_columns(int32_t segment) const;
+  // [tokens][experts of the segment]; null without experts.
+  const float* gates(int32_t segment) const;
+
+ private:
+  struct Token;
+  Token token(int64_t index, int32_t segment) const;
+  void prepare(const lowbit_input& x, int64_t row, const lowbit_signs& segment, const Token& out, float* wide,
+               float* mixed) const;
+  int64_t padded_inputs() const { return format_.k_blocks * LOWBIT_BLOCK_INPUTS; }
+  // Without experts all segments read the same tokens.
+  int64_t set(int32_t segment) const { return sets_ == 1 ? 0 : segment; }
+
+  const ActivationKernels& kernels_;
+  const CodeFormat format_;
+  const bool exact_;
+  const lowbit_signs* const segments_;
+  int32_t sets_ = 1;          // distinct prepared inputs: one, or one per segment
+  int32_t most_experts_ = 0;  // of all segments
+
+  // [sets][tokens][...] each
+  int64_t tokens_ = 0;
+  int8_t* codes_ = nullptr;
+  int32_t* sums_ = nullptr;
+  float* scales_ = nullptr;
+  float* values_ = nullptr;  // exact
+  float* gates_ = nullptr;   // each set has room for most_experts_ gates per token
+};
+
+// Gates [experts] of one token: softmax(x router^T) in fp32.
+void router_gates(const ActivationKernels& kernels, const float* x, const lowbit_signs& segment,
+                  float* gates);
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_CPU_ACTIVATIONS_PROLOGUE_H_

@@ -1,0 +1,88 @@
+#include "cpu/bits_linear.h"
+
+#include <algorithm>
+
+#include "core/cpu_features.h"
+#include "core/half.h"
+#include "core/thread_pool.h"
+#include "cpu/activations/prologue.h"
+#include "cpu/bits/bits.h"
+
+namespace lowbit {
+namespace {
+
+// Every row tile reads all prepared tokens of a pass. They should stay in a core's L2 cache while the tiles
+// stream past; a pass of 64 tokens or more hides what reading the (far smaller) bits again costs.
+constexpr int64_t kPassBytes = int64_t{512} << 10;
+constexpr int64_t kPassTokens = 64;
+
+int64_t row_tiles(const lowbit_signs& segment) {
+  return (segment.bits.out_features + LOWBIT_TILE_ROWS - 1) / LOWBIT_TILE_ROWS;
+}
+
+const void* element(const void* data, lowbit_dtype dtype, int64_t index) {
+  return data == nullptr ? nullptr : static_cast<const char*>(data) + index * dtype_size(dtype);
+}
+
+Epilogue epilogue_of(const lowbit_signs& segment, const float* gates, const lowbit_vector* bias,
+                     const lowbit_output& y, int64_t first_row, int64_t first_column) {
+  Epilogue epilogue{};
+  if (segment.experts > 0) {
+    epilogue.gates = segment.experts > 1 ? gates : nullptr;
+    epilogue.experts = segment.experts;
+    epilogue.out_scales = segment.out_scales;
+    epilogue.out_scales_dtype = segment.dtype;
+    epilogue.out_scales_stride = segment.out_scales_stride;
+  }
+  if (bias != nullptr && bias->data != nullptr) {
+    epilogue.bias = element(bias->data, bias->dtype, first_column);
+    epilogue.bias_dtype = bias->dtype;
+  }
+  epilogue.y = const_cast<void*>(element(y.data, y.dtype, first_row * y.row_stride + first_column));
+  epilogue.y_dtype = y.dtype;
+  epilogue.y_stride = y.row_stride;
+  return epilogue;
+}
+
+}  // namespace
+
+lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, int32_t active_planes,
+                          const lowbit_input& x, int32_t activation_bits, lowbit_precision precision,
+                          const lowbit_vector* bias, const lowbit_output& y) noexcept {
+  Isa isa;
+  if (const lowbit_status bad = active_isa(&isa)) return bad;
+  const BitsKernels& kernels = bits_kernels(isa);
+  const bool exact = precision == LOWBIT_EXACT && activation_bits == 0;
+  Prologue prologue(activation_kernels(isa), code_format(precision, activation_bits, x.cols), exact, segments,
+                    num_segments);
+
+  int64_t tiles = 0;
+  for (int32_t s = 0; s < num_segments; ++s) tiles += row_tiles(segments[s]);
+  const int64_t pass = std::max(kPassTokens, kPassBytes / prologue.bytes_per_token());
+
+  for (int64_t first = 0; first < x.rows; first += pass) {
+    if (const lowbit_status bad = prologue.run(x, first, std::min(first + pass, x.rows))) return bad;
+    // The tiles of all segments in one loop: a small segment must not leave threads idle.
+    parallel_for(tiles, 0, [&](int64_t begin, int64_t end, int) {
+      int64_t column = 0, tile = 0;  // where the segment starts in y and among all tiles
+      for (int32_t s = 0; s < num_segments && tile < end; ++s) {
+        const int64_t from = std::max<int64_t>(begin - tile, 0);
+        const int64_t to = std::min(end - tile, row_tiles(segments[s]));
+        if (from < to) {
+          const Epilogue epilogue = epilogue_of(segments[s], prologue.gates(s), bias, y, first, column);
+          if (exact) {
+            kernels.product_exact(segments[s].bits, active_planes, prologue.float_columns(s), epilogue, from,
+                                  to);
+          } else {
+            kernels.product(segments[s].bits, active_planes, prologue.columns(s), epilogue, from, to);
+          }
+        }
+        column += segments[s].bits.out_features;
+        tile += row_tiles(segments[s]);
+      }
+    });
+  }
+  return LOWBIT_OK;
+}
+
+}  // namespace lowbit
