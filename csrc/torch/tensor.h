@@ -26,20 +26,14 @@ bool is_float(Dtype dtype);         // one of the three floating point types tha
 lowbit_dtype c_dtype(Dtype dtype);  // of a type for which is_float holds
 int64_t element_size(lowbit_dtype dtype);
 
-// An owned reference to a torch tensor, or nothing. Sizes and strides stay valid while it lives.
+// A torch tensor, or nothing; borrowed. Sizes and strides stay valid while the tensor lives.
 class Tensor {
  public:
   Tensor() = default;
-  explicit Tensor(AtenTensorHandle owned);
-  Tensor(Tensor&& other) noexcept { *this = std::move(other); }
-  Tensor& operator=(Tensor&& other) noexcept;
-  Tensor(const Tensor&) = delete;
-  Tensor& operator=(const Tensor&) = delete;
-  ~Tensor() { reset(); }
+  explicit Tensor(AtenTensorHandle handle);
 
   explicit operator bool() const { return handle_ != nullptr; }
   AtenTensorHandle handle() const { return handle_; }
-  AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
 
   int64_t dim() const { return dim_; }
   // Negative positions count from the end, as in Python.
@@ -89,8 +83,7 @@ class OwnedTensor {
 // A new contiguous CPU tensor [leading dimensions of `like` ..., last], for an OwnedTensor.
 AtenTensorHandle empty_rows(const Tensor& like, int64_t last, Dtype dtype);
 
-// Reads an operator's arguments in schema order. They belong to this object, which gives them back at its
-// end.
+// Reads an operator's arguments in schema order. They belong to this object, which frees them when it dies.
 class Arguments {
  public:
   explicit Arguments(StableIValue* stack) : stack_(stack) {}
