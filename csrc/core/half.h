@@ -2,8 +2,7 @@
 //
 // Everything here has internal linkage on purpose: the header is included by files compiled for different
 // instruction sets, and a shared inline symbol could be resolved to the copy with the widest instructions.
-#ifndef LOWBIT_CORE_HALF_H_
-#define LOWBIT_CORE_HALF_H_
+#pragma once
 
 #include <cstdint>
 #include <cstring>
@@ -86,5 +85,3 @@ namespace {
 
 }  // namespace
 }  // namespace lowbit
-
-#endif  // LOWBIT_CORE_HALF_H_

@@ -2,8 +2,7 @@
 //
 // Bit tiles are described at lowbit_bits in lowbit.h. The kernels below see activations that a prologue has
 // prepared (csrc/cpu/activations) and write finished rows of y.
-#ifndef LOWBIT_CPU_BITS_BITS_H_
-#define LOWBIT_CPU_BITS_BITS_H_
+#pragma once
 
 #include <cstdint>
 
@@ -76,6 +75,7 @@ struct BitsKernels {
 // Table of one instruction set. The caller has checked that this machine can run it.
 const BitsKernels& bits_kernels(lowbit_isa isa);
 
-}  // namespace lowbit
+// One table per bits_<isa>.cpp; only those of this architecture are linked.
+extern const BitsKernels kBitsScalar, kBitsAvx2, kBitsAvxVnni, kBitsAvx512, kBitsNeon;
 
-#endif  // LOWBIT_CPU_BITS_BITS_H_
+}  // namespace lowbit

@@ -1,6 +1,5 @@
 // 8 lanes: AVX2, FMA and F16C.
-#ifndef LOWBIT_CPU_ISA_AVX2_H_
-#define LOWBIT_CPU_ISA_AVX2_H_
+#pragma once
 
 #include <immintrin.h>
 
@@ -49,8 +48,12 @@ struct Vectors256 {
     return _mm256_sll_epi32(a, _mm_cvtsi32_si128(bits));
   }
   static LOWBIT_INLINE I32 bit_and(I32 a, I32 b) { return _mm256_and_si256(a, b); }
-  static LOWBIT_INLINE I32 select(I32 mask, I32 a, I32 b) {
-    return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b));
+  static LOWBIT_INLINE I32 bit_xor(I32 a, I32 b) { return _mm256_xor_si256(a, b); }
+  template <int kShift>
+  static LOWBIT_INLINE void exchange(I32 mask, I32& low, I32& high) {
+    const I32 changed = bit_and(mask, bit_xor(shift_right_logical<kShift>(low), high));
+    high = bit_xor(high, changed);
+    low = bit_xor(low, shift_left<kShift>(changed));
   }
   static LOWBIT_INLINE I32 widen_i16(const int16_t* p) {
     return _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -88,7 +91,7 @@ struct Vectors256 {
     const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
     const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x00400000));
     const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
-    const __m256i half = _mm256_srli_epi32(select(is_nan, quiet, rounded), 16);
+    const __m256i half = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, is_nan), 16);
     // packus works within 128-bit halves; the permutation brings the two quarters that hold values together.
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(half, half), 0x08);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
@@ -129,5 +132,3 @@ struct Avx2 : Vectors256<Avx2> {
 };
 
 }  // namespace lowbit::isa
-
-#endif  // LOWBIT_CPU_ISA_AVX2_H_

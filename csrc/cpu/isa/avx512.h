@@ -1,8 +1,17 @@
 // 16 lanes: AVX-512 F, BW, VL, DQ and VNNI.
-#ifndef LOWBIT_CPU_ISA_AVX512_H_
-#define LOWBIT_CPU_ISA_AVX512_H_
+#pragma once
 
+// GCC 12 believes that the "undefined" operands inside its own AVX-512 header are uninitialised variables
+// (gcc.gnu.org/PR105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 #include <cstdint>
 #include <cstring>
@@ -47,15 +56,24 @@ struct Avx512 {
     return _mm512_sll_epi32(a, _mm_cvtsi32_si128(bits));
   }
   static LOWBIT_INLINE I32 bit_and(I32 a, I32 b) { return _mm512_and_si512(a, b); }
-  static LOWBIT_INLINE I32 select(I32 mask, I32 a, I32 b) {
-    return _mm512_ternarylogic_epi32(mask, a, b, 0xca);  // mask ? a : b, bit by bit
+  static LOWBIT_INLINE I32 bit_xor(I32 a, I32 b) { return _mm512_xor_si512(a, b); }
+  template <int kShift>
+  static LOWBIT_INLINE void exchange(I32 mask, I32& low, I32& high) {
+    const I32 up = shift_left<kShift>(high);
+    const I32 down = shift_right_logical<kShift>(low);
+    low = _mm512_ternarylogic_epi32(up, low, mask, 0xd8);      // mask ? low : up
+    high = _mm512_ternarylogic_epi32(down, high, mask, 0xe4);  // mask ? down : high
   }
   static LOWBIT_INLINE I32 widen_i16(const int16_t* p) {
     return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
 
   static LOWBIT_INLINE Sum sum_zero() { return _mm512_setzero_si512(); }
-  static LOWBIT_INLINE Sum dot(Sum sum, I32 u, I32 x) { return _mm512_dpbusd_epi32(sum, u, x); }
+  static LOWBIT_INLINE Sum dot(Sum sum, I32 u, I32 x) {
+    sum = _mm512_dpbusd_epi32(sum, u, x);
+    LOWBIT_KEEP(sum);
+    return sum;
+  }
   template <int kShift>
   static LOWBIT_INLINE I32 fold(I32 a, Sum sum) {
     if constexpr (kShift > 0) {
@@ -109,5 +127,3 @@ struct Avx512 {
 };
 
 }  // namespace lowbit::isa
-
-#endif  // LOWBIT_CPU_ISA_AVX512_H_

@@ -1,6 +1,5 @@
 // 8 lanes: AVX2 plus the VEX-encoded byte products of AVX-VNNI.
-#ifndef LOWBIT_CPU_ISA_AVXVNNI_H_
-#define LOWBIT_CPU_ISA_AVXVNNI_H_
+#pragma once
 
 #include "cpu/isa/avx2.h"
 
@@ -13,7 +12,11 @@ struct AvxVnni : Vectors256<AvxVnni> {
   using Sum = __m256i;
 
   static LOWBIT_INLINE Sum sum_zero() { return _mm256_setzero_si256(); }
-  static LOWBIT_INLINE Sum dot(Sum sum, I32 u, I32 x) { return _mm256_dpbusd_avx_epi32(sum, u, x); }
+  static LOWBIT_INLINE Sum dot(Sum sum, I32 u, I32 x) {
+    sum = _mm256_dpbusd_avx_epi32(sum, u, x);
+    LOWBIT_KEEP(sum);
+    return sum;
+  }
   template <int kShift>
   static LOWBIT_INLINE I32 fold(I32 a, Sum sum) {
     if constexpr (kShift > 0) {
@@ -27,5 +30,3 @@ struct AvxVnni : Vectors256<AvxVnni> {
 };
 
 }  // namespace lowbit::isa
-
-#endif  // LOWBIT_CPU_ISA_AVXVNNI_H_

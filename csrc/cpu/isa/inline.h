@@ -8,7 +8,8 @@
 //   kAccumulators     vectors a kernel may keep as accumulators without spilling
 //   I32, F32          vectors; I32 is also four bytes per lane
 //   load, store, set1, broadcast (the dword at any address), add, shift_left<n>, shift_right<n> (arithmetic),
-//   shift_right_logical<n>, shift_left_by, bit_and, select(mask, a, b) = (a & mask) | (b & ~mask), widen_i16
+//   shift_right_logical<n>, shift_left_by, bit_and, bit_xor, widen_i16
+//   exchange<n>(mask, low, high)   swaps bit i + n of low with bit i of high for every i in mask
 //   Sum               accumulator of products of bytes
 //   dot(Sum, u, x)    adds u0 x0 + u1 x1 + u2 x2 + u3 x3 per lane, u unsigned and x signed bytes; exact while
 //                     |sum of all added| <= kSumLimit (per half lane of 16 bits where Sum is 16 bits wide),
@@ -17,9 +18,19 @@
 //   fset1, fload, fstore, fadd, fsub, fmul, fma(a, b, c) = a b + c in one rounding, fmax, fmin, fabs,
 //   to_float, to_int (nearest even), load_f16, load_bf16, store_f16, store_bf16 (nearest even) Table,
 //   load_table, lookup<n>(table, w)   16 floats, entry (w >> n) & 15 per lane
-#ifndef LOWBIT_CPU_ISA_INLINE_H_
-#define LOWBIT_CPU_ISA_INLINE_H_
+#pragma once
 
 #define LOWBIT_INLINE inline __attribute__((always_inline))
 
-#endif  // LOWBIT_CPU_ISA_INLINE_H_
+// Tells GCC that a vector is changed where it stands. Without it the register allocator of GCC 12 gives every
+// accumulator of an unrolled loop two registers, copies between them and spills.
+#define LOWBIT_KEEP(vector) asm("" : "+v"(vector))
+
+// Makes a pointer unknown to the optimiser, so that loads through it are not merged with earlier ones. Used
+// where a second load is an operand of an instruction, and keeping the first one would cost a register.
+#define LOWBIT_FORGET(pointer) asm("" : "+r"(pointer))
+
+#define LOWBIT_NOINLINE \
+  __attribute__((noinline))  // a loop nest with registers of its own, or rarely run code
+// The same for a lambda: [&](int i) LOWBIT_LAMBDA_INLINE { ... }
+#define LOWBIT_LAMBDA_INLINE __attribute__((always_inline))

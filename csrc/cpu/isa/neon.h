@@ -1,6 +1,5 @@
 // 4 lanes: Armv8.2 Advanced SIMD with the dot product and fp16 extensions.
-#ifndef LOWBIT_CPU_ISA_NEON_H_
-#define LOWBIT_CPU_ISA_NEON_H_
+#pragma once
 
 #include <arm_neon.h>
 
@@ -49,8 +48,12 @@ struct Neon {
   }
   static LOWBIT_INLINE I32 shift_left_by(I32 a, int bits) { return vshlq_s32(a, vdupq_n_s32(bits)); }
   static LOWBIT_INLINE I32 bit_and(I32 a, I32 b) { return vandq_s32(a, b); }
-  static LOWBIT_INLINE I32 select(I32 mask, I32 a, I32 b) {
-    return vbslq_s32(vreinterpretq_u32_s32(mask), a, b);
+  static LOWBIT_INLINE I32 bit_xor(I32 a, I32 b) { return veorq_s32(a, b); }
+  template <int kShift>
+  static LOWBIT_INLINE void exchange(I32 mask, I32& low, I32& high) {
+    const I32 changed = bit_and(mask, bit_xor(shift_right_logical<kShift>(low), high));
+    high = bit_xor(high, changed);
+    low = bit_xor(low, shift_left<kShift>(changed));
   }
   static LOWBIT_INLINE I32 widen_i16(const int16_t* p) { return vmovl_s16(vld1_s16(p)); }
 
@@ -115,5 +118,3 @@ struct Neon {
 };
 
 }  // namespace lowbit::isa
-
-#endif  // LOWBIT_CPU_ISA_NEON_H_

@@ -1,6 +1,5 @@
 // One lane in plain C++: the twin every vector trait is tested against, and the path of any other machine.
-#ifndef LOWBIT_CPU_ISA_SCALAR_H_
-#define LOWBIT_CPU_ISA_SCALAR_H_
+#pragma once
 
 #include <cmath>
 #include <cstdint>
@@ -45,7 +44,13 @@ struct Scalar {
   }
   static LOWBIT_INLINE I32 shift_left_by(I32 a, int bits) { return a << bits; }
   static LOWBIT_INLINE I32 bit_and(I32 a, I32 b) { return a & b; }
-  static LOWBIT_INLINE I32 select(I32 mask, I32 a, I32 b) { return (a & mask) | (b & ~mask); }
+  static LOWBIT_INLINE I32 bit_xor(I32 a, I32 b) { return a ^ b; }
+  template <int kShift>
+  static LOWBIT_INLINE void exchange(I32 mask, I32& low, I32& high) {
+    const I32 changed = bit_and(mask, bit_xor(shift_right_logical<kShift>(low), high));
+    high = bit_xor(high, changed);
+    low = bit_xor(low, shift_left<kShift>(changed));
+  }
   static LOWBIT_INLINE I32 widen_i16(const int16_t* p) { return static_cast<I32>(static_cast<int32_t>(*p)); }
 
   static LOWBIT_INLINE Sum sum_zero() { return 0; }
@@ -90,5 +95,3 @@ struct Scalar {
 };
 
 }  // namespace lowbit::isa
-
-#endif  // LOWBIT_CPU_ISA_SCALAR_H_

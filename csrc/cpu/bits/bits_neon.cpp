@@ -1,0 +1,9 @@
+#include "cpu/bits/bits.h"
+#include "cpu/bits/bits_kernel.h"
+#include "cpu/isa/neon.h"
+
+namespace lowbit {
+
+const BitsKernels kBitsNeon = {BitsTable<isa::Neon>::product, BitsTable<isa::Neon>::product_exact};
+
+}  // namespace lowbit

@@ -1,0 +1,9 @@
+#include "cpu/bits/bits.h"
+#include "cpu/bits/bits_kernel.h"
+#include "cpu/isa/scalar.h"
+
+namespace lowbit {
+
+const BitsKernels kBitsScalar = {BitsTable<isa::Scalar>::product, BitsTable<isa::Scalar>::product_exact};
+
+}  // namespace lowbit

@@ -1,0 +1,56 @@
+// From bit planes to codes, in registers.
+//
+// With B planes a byte of a plane holds one bit of 8 inputs. Log2(B) exchange steps turn B such vectors into
+// B vectors whose bytes hold 8 / B complete codes each, as a transposition of bits:
+//
+//   width 2:  low  = h g f e d c b a  (bit of inputs 7..0)      codes[0] = G g' E e' C c' A a'
+//             high = H G F E D C B A                            codes[1] = H h  F f  D d  B b
+//
+// Generally, slot s of codes[i] (bits width s .. width s + width - 1) is the code of input i + width s.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/isa/inline.h"
+
+namespace lowbit {
+namespace {
+
+// Bits of a slot: the number of planes rounded up to a power of two. Missing high planes are zeros.
+constexpr int code_width(int planes) {
+  return planes <= 1 ? 1 : planes <= 2 ? 2 : planes <= 4 ? 4 : 8;
+}
+
+// Four times the same byte.
+constexpr int32_t byte_mask(int byte) {
+  return static_cast<int32_t>(0x01010101u * static_cast<uint32_t>(byte));
+}
+
+// `lowest` is the row vector in the least significant of the planes taken; the next more significant plane is
+// plane_stride bytes before it.
+template <class Isa, int kWidth, int kPlanes>
+LOWBIT_INLINE void gather_codes(const uint8_t* lowest, int64_t plane_stride, typename Isa::I32* codes) {
+  if constexpr (kWidth == 1) {
+    if constexpr (Isa::kLanes >= 8) __builtin_prefetch(lowest + 4096);
+    codes[0] = Isa::load(lowest);
+  } else {
+    constexpr int kHalf = kWidth / 2;
+    constexpr int kLowPlanes = kPlanes < kHalf ? kPlanes : kHalf;
+    const auto mask = Isa::set1(byte_mask(kHalf == 1 ? 0x55 : kHalf == 2 ? 0x33 : 0x0f));
+    gather_codes<Isa, kHalf, kLowPlanes>(lowest, plane_stride, codes);
+    if constexpr (kPlanes > kHalf) {
+      gather_codes<Isa, kHalf, kPlanes - kHalf>(lowest - kHalf * plane_stride, plane_stride, codes + kHalf);
+#pragma GCC unroll 4
+      for (int i = 0; i < kHalf; ++i) Isa::template exchange<kHalf>(mask, codes[i], codes[i + kHalf]);
+    } else {
+#pragma GCC unroll 4
+      for (int i = 0; i < kHalf; ++i) {
+        codes[i + kHalf] = Isa::bit_and(mask, Isa::template shift_right_logical<kHalf>(codes[i]));
+        codes[i] = Isa::bit_and(mask, codes[i]);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lowbit
