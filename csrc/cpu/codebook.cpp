@@ -1,0 +1,120 @@
+// C interface of the family `codebook`: weights whose channels, scalars or vectors come from tables.
+#include <algorithm>
+
+#include "core/cpu_features.h"
+#include "core/half.h"
+#include "cpu/checks.h"
+#include "cpu/codebook/linear.h"
+#include "lowbit.h"
+
+namespace lowbit {
+namespace {
+
+lowbit_status check_call(const lowbit_input* x, const lowbit_vector* bias, lowbit_precision precision,
+                         const lowbit_output* y, int64_t out_features, int64_t in_features) {
+  if (const lowbit_status bad = check_range(out_features, 1, INT64_MAX, "out_features")) return bad;
+  if (const lowbit_status bad = check_range(in_features, 1, INT64_MAX, "in_features")) return bad;
+  if (const lowbit_status bad = check_range(precision, LOWBIT_FAST, LOWBIT_EXACT, "precision")) return bad;
+  if (const lowbit_status bad = check_input(x, in_features)) return bad;
+  if (const lowbit_status bad = check_output(y, x->rows, out_features)) return bad;
+  return check_bias(bias, out_features);
+}
+
+lowbit_status check_channel(const lowbit_codebook_channel& weight) {
+  if (const lowbit_status bad = check_range(weight.axis, 0, 1, "axis")) return bad;
+  if (const lowbit_status bad = check_range(weight.clusters, 1, int64_t{1} << 32, "clusters")) return bad;
+  if (weight.label_bytes != 4) {
+    if (const lowbit_status bad = check_range(weight.label_bytes, 1, 2, "label_bytes")) return bad;
+  }
+  if (const lowbit_status bad = check_range(weight.rank, 0, INT32_MAX, "rank")) return bad;
+  if (const lowbit_status bad = check_dtype(weight.dtype, "weight")) return bad;
+  if (const lowbit_status bad = check_not_null(weight.weight, "weight")) return bad;
+  if (const lowbit_status bad = check_not_null(weight.labels, "labels")) return bad;
+  if (weight.rank == 0) return LOWBIT_OK;
+  if (const lowbit_status bad = check_not_null(weight.low_rank_out, "low_rank_out")) return bad;
+  return check_not_null(weight.low_rank_in, "low_rank_in");
+}
+
+lowbit_status check_scalar(const lowbit_codebook_scalar& weight) {
+  if (const lowbit_status bad = check_range(weight.bits, 1, 8, "bits")) return bad;
+  if (const lowbit_status bad = check_dtype(weight.tables_dtype, "tables")) return bad;
+  if (const lowbit_status bad = check_not_null(weight.weight, "weight")) return bad;
+  if (const lowbit_status bad = check_not_null(weight.tables, "tables")) return bad;
+  if (weight.outlier_offsets == nullptr) return LOWBIT_OK;
+  if (const lowbit_status bad = check_dtype(weight.outlier_values_dtype, "outlier_values")) return bad;
+  if (weight.outlier_offsets[weight.out_features] == 0) return LOWBIT_OK;
+  if (const lowbit_status bad = check_not_null(weight.outlier_columns, "outlier_columns")) return bad;
+  return check_not_null(weight.outlier_values, "outlier_values");
+}
+
+lowbit_status check_vector(const lowbit_codebook_vector& weight) {
+  if (const lowbit_status bad = check_range(weight.num_codebooks, 1, 256, "num_codebooks")) return bad;
+  if (const lowbit_status bad = check_range(weight.vector_size, 1, 64, "vector_size")) return bad;
+  if (const lowbit_status bad = check_dtype(weight.dtype, "codebooks")) return bad;
+  if (const lowbit_status bad = check_not_null(weight.codes, "codes")) return bad;
+  if (const lowbit_status bad = check_not_null(weight.codebooks, "codebooks")) return bad;
+  return check_not_null(weight.out_scales, "out_scales");
+}
+
+// linear(call) for every kMaxTokens rows of x and y.
+template <class Linear>
+lowbit_status for_token_blocks(const lowbit_input& x, const lowbit_vector* bias, const lowbit_output& y,
+                               Linear linear) {
+  Isa isa;
+  if (const lowbit_status bad = active_isa(&isa)) return bad;
+  for (int64_t m = 0; m < x.rows; m += codebook::kMaxTokens) {
+    const int64_t rows = std::min(codebook::kMaxTokens, x.rows - m);
+    const lowbit_input some_x{static_cast<const char*>(x.data) + m * x.row_stride * dtype_size(x.dtype),
+                              x.dtype, rows, x.cols, x.row_stride};
+    const lowbit_output some_y{static_cast<char*>(y.data) + m * y.row_stride * dtype_size(y.dtype), y.dtype,
+                               rows, y.cols, y.row_stride};
+    const codebook::Call call{codebook_kernels(isa), activation_kernels(isa), some_x, bias, some_y};
+    if (const lowbit_status bad = linear(call)) return bad;
+  }
+  return LOWBIT_OK;
+}
+
+}  // namespace
+}  // namespace lowbit
+
+using namespace lowbit;
+
+extern "C" lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_channel* weight,
+                                                        const lowbit_input* x, const lowbit_vector* bias,
+                                                        lowbit_precision precision, const lowbit_output* y) {
+  if (const lowbit_status bad = check_not_null(weight, "weight")) return bad;
+  if (const lowbit_status bad =
+          check_call(x, bias, precision, y, weight->out_features, weight->in_features)) {
+    return bad;
+  }
+  if (const lowbit_status bad = check_channel(*weight)) return bad;
+  return for_token_blocks(
+      *x, bias, *y, [&](const codebook::Call& call) { return codebook::channel_linear(*weight, call); });
+}
+
+extern "C" lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
+                                                       const lowbit_input* x, const lowbit_vector* bias,
+                                                       lowbit_precision precision, const lowbit_output* y) {
+  if (const lowbit_status bad = check_not_null(weight, "weight")) return bad;
+  if (const lowbit_status bad =
+          check_call(x, bias, precision, y, weight->out_features, weight->in_features)) {
+    return bad;
+  }
+  if (const lowbit_status bad = check_scalar(*weight)) return bad;
+  return for_token_blocks(*x, bias, *y, [&](const codebook::Call& call) {
+    return codebook::scalar_linear(*weight, precision == LOWBIT_FAST, call);
+  });
+}
+
+extern "C" lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vector* weight,
+                                                       const lowbit_input* x, const lowbit_vector* bias,
+                                                       lowbit_precision precision, const lowbit_output* y) {
+  if (const lowbit_status bad = check_not_null(weight, "weight")) return bad;
+  if (const lowbit_status bad =
+          check_call(x, bias, precision, y, weight->out_features, weight->in_features)) {
+    return bad;
+  }
+  if (const lowbit_status bad = check_vector(*weight)) return bad;
+  return for_token_blocks(*x, bias, *y,
+                          [&](const codebook::Call& call) { return codebook::vector_linear(*weight, call); });
+}

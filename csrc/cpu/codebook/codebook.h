@@ -1,0 +1,98 @@
+// Kernels of the codebook family, one table of functions per instruction set.
+//
+// All of them write fp32 sums that csrc/cpu/codebook.cpp then finishes (bias, cast). They compute rows
+// [begin, end) for all tokens, allocate nothing and cannot fail. A row's sums depend neither on the number of
+// tokens in the call nor on the range it is computed in.
+#pragma once
+
+#include <cstdint>
+
+#include "lowbit.h"
+
+namespace lowbit {
+
+// A dense matrix [rows][cols] of any floating point type: centroids, low rank factors.
+struct DenseWeight {
+  const void* data;
+  lowbit_dtype dtype;
+  int64_t cols;
+};
+
+// fp32 tokens [tokens][stride], readable and 0 from `cols` up to the next multiple of 32.
+struct DenseTokens {
+  const float* data;
+  int64_t tokens;
+  int64_t stride;
+};
+
+// Sums [tokens][stride]; row n of the weight lands in column n.
+struct Sums {
+  float* data;
+  int64_t stride;
+};
+
+// Activations in the order in which the kernels for scalar tables extract codes. A chunk is one vector of
+// each plane, 4 bytes of `lanes` dwords:
+//
+//   byte of a chunk     0        1        2        3      | 4 ...
+//   dword lane          0                                 | 1 ...
+//   bit j is input      j        8 + j    16 + j   24 + j | 32 + j ...
+//
+//   codes  int8  [tokens][chunks][8 j][lanes][4 t]   of input 32 lane + 8 t + j of the chunk; padding 0
+//   scales float [tokens][chunks][lanes]             of the 32 inputs of a lane; NaN for a non-finite token
+//   sums   float [tokens]                            sum of code * scale
+struct ChunkedCodes {
+  int64_t tokens;
+  int64_t chunks;
+  const int8_t* codes;
+  const float* scales;
+  const float* sums;
+};
+
+//   values float [tokens][chunks][8 j][4 t][lanes]   padding 0 (or NaN, in a token that is NaN throughout)
+struct ChunkedValues {
+  int64_t tokens;
+  int64_t chunks;
+  const float* values;
+};
+
+// Codebooks in fp32, [num_codebooks][vector_size][256]: entry i of all 256 vectors side by side.
+struct Codebooks {
+  const float* data;
+  int32_t num_codebooks;
+  int32_t vector_size;
+};
+
+struct CodebookKernels {
+  int32_t lanes;  // dwords of a vector
+
+  // sums[m][n] = sum_k weight[n][k] x[m][k]
+  void (*dense)(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t begin,
+                int64_t end);
+
+  // Scalar tables with int8 activations, for weights of up to `max_digit_bits` bits.
+  int32_t max_digit_bits;
+  void (*tables_digits)(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,
+                        int64_t begin, int64_t end);
+  // Scalar tables with fp32 activations, any number of bits.
+  void (*tables_floats)(const lowbit_codebook_scalar& weight, const ChunkedValues& x, const Sums& sums,
+                        int64_t begin, int64_t end);
+
+  // Vector codebooks take tokens in blocks of 1 or `lanes`. `x` is [inputs][block] for the inputs of
+  // positions [begin, end) (vector_size each), products [position][codebook][256][block].
+  void (*vector_products)(const Codebooks& codebooks, const float* x, int32_t block, int64_t begin,
+                          int64_t end, float* products);
+  // sums[n][block] += products[j][c][codes[c][n][first + j]], j ascending, c ascending within j, for the
+  // `positions` positions that products holds. Rows [begin, end).
+  void (*vector_sums)(const lowbit_codebook_vector& weight, const float* products, int32_t block,
+                      int64_t first, int64_t positions, float* sums, int64_t begin, int64_t end);
+
+  // y[i] = sums[i] * scales[i] + bias[i], null tables left out, cast once.
+  void (*finish)(const float* sums, const void* scales, lowbit_dtype scales_dtype, const void* bias,
+                 lowbit_dtype bias_dtype, void* y, lowbit_dtype y_dtype, int64_t n);
+};
+
+// Table of one instruction set. The caller has checked that this machine can run it.
+const CodebookKernels& codebook_kernels(lowbit_isa isa);
+
+}  // namespace lowbit

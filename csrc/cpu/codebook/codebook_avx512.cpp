@@ -1,0 +1,124 @@
+// 16 lanes, AVX-512 with VNNI and VBMI: a chunk is 512 inputs.
+#include "core/half.h"
+#include "cpu/codebook/kernel_table.h"
+#include "cpu/isa/avx512.h"
+
+namespace lowbit {
+namespace {
+
+struct Vectors : isa::Avx512 {
+  static constexpr int kDigitBits = 8;
+  static constexpr int kMaxDigitBits = 6;  // 64 bytes: the table of one vpermb
+  static constexpr int kTableRows = 2;
+  static constexpr int kTableTokens = 4;
+
+  static LOWBIT_INLINE I32 select(I32 mask, I32 a, I32 b) {
+    return _mm512_ternarylogic_epi32(mask, a, b, 0xca);
+  }
+
+  static LOWBIT_INLINE I32 load_part(const void* p, int bytes) {
+    return _mm512_maskz_loadu_epi8((uint64_t{1} << bytes) - 1, p);
+  }
+
+  // Up to 16 floats, the rest 0.
+  static LOWBIT_INLINE F32 load_entries(const void* row, lowbit_dtype dtype, int first, int count) {
+    const auto lanes = static_cast<__mmask16>((1u << count) - 1);
+    if (dtype == LOWBIT_F32) return _mm512_maskz_loadu_ps(lanes, static_cast<const float*>(row) + first);
+    const __m256i half = _mm256_maskz_loadu_epi16(lanes, static_cast<const uint16_t*>(row) + first);
+    if (dtype == LOWBIT_F16) return _mm512_cvtph_ps(half);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  }
+
+  template <int kBits>
+  struct Digits {
+    static constexpr int kEntries = 1 << kBits;
+    static constexpr int kVectors = kEntries <= 16 ? 1 : kEntries / 16;
+    I32 table[3];  // digit of entry e % kEntries in byte e: vpermb ignores what lies above the code
+
+    LOWBIT_INLINE float build(const void* row, lowbit_dtype dtype) {
+      F32 values[kVectors];
+      F32 largest = _mm512_setzero_ps();
+      for (int i = 0; i < kVectors; ++i) {
+        values[i] = load_entries(row, dtype, 16 * i, kEntries < 16 ? kEntries : 16);
+        largest = _mm512_max_ps(largest, _mm512_abs_ps(values[i]));
+      }
+      const codebook::FixedPoint<kDigitBits> scale(_mm512_reduce_max_ps(largest));
+      I32 codes[kVectors];
+      for (int i = 0; i < kVectors; ++i) {
+        codes[i] = add(to_int(fmul(values[i], fset1(scale.inverse))), set1(scale.kHalf));
+      }
+      for (int d = 0; d < 3; ++d) {
+        if constexpr (kVectors == 1) {
+          // Byte d of dword e % kEntries, for all 64 bytes e.
+          alignas(64) static constexpr auto kPick = pattern();
+          table[d] = _mm512_permutexvar_epi8(add(load(kPick.bytes), set1(0x01010101 * d)), codes[0]);
+        } else {
+          alignas(64) uint8_t bytes[64];
+          for (int i = 0; i < 64 / 16; ++i) {
+            const __m128i digits = _mm512_cvtepi32_epi8(_mm512_srli_epi32(codes[i % kVectors], 8 * d));
+            _mm_store_si128(reinterpret_cast<__m128i*>(bytes + 16 * i), digits);
+          }
+          table[d] = load(bytes);
+        }
+      }
+      return scale.step;
+    }
+    LOWBIT_INLINE I32 look(int digit, I32 index) const {
+      return _mm512_permutexvar_epi8(index, table[digit]);
+    }
+
+   private:
+    struct Pattern {
+      uint8_t bytes[64];
+    };
+    static constexpr Pattern pattern() {
+      Pattern result{};
+      for (int e = 0; e < 64; ++e) result.bytes[e] = static_cast<uint8_t>(4 * (e % kEntries));
+      return result;
+    }
+  };
+
+  static LOWBIT_INLINE I32 byte_products(I32 sum, I32 u, I32 x) { return dot(sum, u, x); }
+
+  // Up to 16 entries: one vpermps, which reads 4 bits of the index; up to 64: two and a choice; then gathers.
+  template <int kBits>
+  struct Entries {
+    static constexpr int kEntries = 1 << kBits;
+    static constexpr int kVectors = kEntries <= 16 ? 1 : kEntries / 16;
+    alignas(64) float values[kEntries < 16 ? 16 : kEntries];
+
+    LOWBIT_INLINE void build(const void* row, lowbit_dtype dtype) {
+      for (int i = 0; i < kVectors; ++i) {
+        F32 part = load_entries(row, dtype, 16 * i, kEntries < 16 ? kEntries : 16);
+        if constexpr (kEntries < 16) {
+          const I32 lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+          part = _mm512_permutexvar_ps(bit_and(lane, set1(kEntries - 1)), part);
+        }
+        _mm512_store_ps(values + 16 * i, part);
+      }
+    }
+    template <int kShift>
+    LOWBIT_INLINE F32 pick(I32 index) const {
+      const I32 code = kShift == 0 ? index : shift_right_logical<kShift>(index);
+      if constexpr (kBits <= 4) {
+        return _mm512_permutexvar_ps(code, fload(values));
+      } else if constexpr (kBits == 5) {
+        return _mm512_permutex2var_ps(fload(values), code, fload(values + 16));
+      } else if constexpr (kBits == 6) {
+        const F32 low = _mm512_permutex2var_ps(fload(values), code, fload(values + 16));
+        const F32 high = _mm512_permutex2var_ps(fload(values + 32), code, fload(values + 48));
+        return _mm512_mask_blend_ps(_mm512_test_epi32_mask(code, set1(32)), low, high);
+      } else {
+        return _mm512_i32gather_ps(bit_and(code, set1(kEntries - 1)), values, sizeof(float));
+      }
+    }
+  };
+
+  static LOWBIT_INLINE float horizontal_sum(F32 a) { return _mm512_reduce_add_ps(a); }
+};
+
+}  // namespace
+
+extern const CodebookKernels codebook_kernels_avx512 = codebook::kernel_table<Vectors>();
+
+}  // namespace lowbit

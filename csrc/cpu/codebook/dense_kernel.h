@@ -1,0 +1,120 @@
+// Dense products with 16-bit (or fp32) weights that are widened in registers, and the last step of every
+// layer.
+#pragma once
+
+#include <cstdint>
+
+#include "core/half.h"
+#include "cpu/codebook/codebook.h"
+#include "cpu/isa/inline.h"
+
+namespace lowbit::codebook {
+
+// kLanes values of any type as floats.
+template <class V, lowbit_dtype kType>
+LOWBIT_INLINE typename V::F32 load_floats(const void* data, int64_t index) {
+  if constexpr (kType == LOWBIT_F32) return V::fload(static_cast<const float*>(data) + index);
+  const uint16_t* const half = static_cast<const uint16_t*>(data) + index;
+  if constexpr (kType == LOWBIT_F16) return V::load_f16(half);
+  return V::load_bf16(half);
+}
+
+// sums[m + t][n + r] for kRows x kTokens pairs. Each pair has one chain of fused multiply-adds per lane, so
+// it gets the same bits in blocks of any size.
+template <class V, lowbit_dtype kType, int kRows, int kTokens>
+void dense_block(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t n, int64_t m) {
+  using F32 = typename V::F32;
+  constexpr int64_t kSize = kType == LOWBIT_F32 ? 4 : 2;
+  const char* const rows = static_cast<const char*>(weight.data) + n * weight.cols * kSize;
+  const float* const tokens = x.data + m * x.stride;
+  F32 total[kRows][kTokens];
+  for (auto& row : total) {
+    for (F32& t : row) t = V::fset1(0.0f);
+  }
+  const auto step = [&](const char* base, int64_t stride, int64_t offset, int64_t k) LOWBIT_LAMBDA_INLINE {
+    F32 a[kTokens];
+    for (int t = 0; t < kTokens; ++t) a[t] = V::fload(tokens + t * x.stride + k);
+    for (int r = 0; r < kRows; ++r) {
+      const F32 w = load_floats<V, kType>(base + r * stride, offset);
+      for (int t = 0; t < kTokens; ++t) total[r][t] = V::fma(w, a[t], total[r][t]);
+    }
+  };
+  int64_t k = 0;
+  for (; k + V::kLanes <= weight.cols; k += V::kLanes) step(rows, weight.cols * kSize, k, k);
+  if (k < weight.cols) {
+    // The last columns of the rows, copied out and padded with 0 so that nothing beyond the matrix is read.
+    alignas(64) char tail[kRows][V::kLanes * kSize] = {};
+    for (int r = 0; r < kRows; ++r) {
+      std::memcpy(tail[r], rows + (r * weight.cols + k) * kSize,
+                  static_cast<size_t>((weight.cols - k) * kSize));
+    }
+    step(tail[0], V::kLanes * kSize, 0, k);
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int t = 0; t < kTokens; ++t) {
+      sums.data[(m + t) * sums.stride + n + r] = V::horizontal_sum(total[r][t]);
+    }
+  }
+}
+
+template <class V, lowbit_dtype kType>
+void dense_rows(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t begin,
+                int64_t end) {
+  constexpr int kRows = V::kLanes == 16 ? 4 : 2;  // times 4 tokens: half of the registers are accumulators
+  int64_t m = 0;
+  for (; m + 4 <= x.tokens; m += 4) {
+    int64_t n = begin;
+    for (; n + kRows <= end; n += kRows) dense_block<V, kType, kRows, 4>(weight, x, sums, n, m);
+    for (; n < end; ++n) dense_block<V, kType, 1, 4>(weight, x, sums, n, m);
+  }
+  for (; m < x.tokens; ++m) {
+    int64_t n = begin;
+    for (; n + 8 <= end; n += 8) dense_block<V, kType, 8, 1>(weight, x, sums, n, m);
+    for (; n < end; ++n) dense_block<V, kType, 1, 1>(weight, x, sums, n, m);
+  }
+}
+
+template <class V>
+void dense(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t begin, int64_t end) {
+  switch (weight.dtype) {
+    case LOWBIT_F32:
+      return dense_rows<V, LOWBIT_F32>(weight, x, sums, begin, end);
+    case LOWBIT_F16:
+      return dense_rows<V, LOWBIT_F16>(weight, x, sums, begin, end);
+    case LOWBIT_BF16:
+      return dense_rows<V, LOWBIT_BF16>(weight, x, sums, begin, end);
+  }
+}
+
+template <class V>
+LOWBIT_INLINE typename V::F32 load_floats(const void* data, lowbit_dtype dtype, int64_t index) {
+  if (dtype == LOWBIT_F32) return load_floats<V, LOWBIT_F32>(data, index);
+  if (dtype == LOWBIT_F16) return load_floats<V, LOWBIT_F16>(data, index);
+  return load_floats<V, LOWBIT_BF16>(data, index);
+}
+
+template <class V>
+void finish(const float* sums, const void* scales, lowbit_dtype scales_dtype, const void* bias,
+            lowbit_dtype bias_dtype, void* y, lowbit_dtype y_dtype, int64_t n) {
+  int64_t i = 0;
+  for (; i + V::kLanes <= n; i += V::kLanes) {
+    typename V::F32 value = V::fload(sums + i);
+    if (scales != nullptr) value = V::fmul(value, load_floats<V>(scales, scales_dtype, i));
+    if (bias != nullptr) value = V::fadd(value, load_floats<V>(bias, bias_dtype, i));
+    if (y_dtype == LOWBIT_F32) {
+      V::fstore(static_cast<float*>(y) + i, value);
+    } else if (y_dtype == LOWBIT_F16) {
+      V::store_f16(static_cast<uint16_t*>(y) + i, value);
+    } else {
+      V::store_bf16(static_cast<uint16_t*>(y) + i, value);
+    }
+  }
+  for (; i < n; ++i) {
+    float value = sums[i];
+    if (scales != nullptr) value *= load_value(scales, scales_dtype, i);
+    if (bias != nullptr) value += load_value(bias, bias_dtype, i);
+    store_value(y, y_dtype, i, value);
+  }
+}
+
+}  // namespace lowbit::codebook

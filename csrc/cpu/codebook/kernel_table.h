@@ -1,0 +1,28 @@
+// One table of functions from one traits class: what each codebook_<isa>.cpp exports.
+#pragma once
+
+#include "cpu/codebook/codebook.h"
+#include "cpu/codebook/dense_kernel.h"
+#include "cpu/codebook/fixed_point.h"
+#include "cpu/codebook/tables_kernel.h"
+#include "cpu/codebook/vectors_kernel.h"
+
+namespace lowbit {
+
+extern const CodebookKernels codebook_kernels_scalar;
+#if defined(__x86_64__)
+extern const CodebookKernels codebook_kernels_avx2;
+extern const CodebookKernels codebook_kernels_avxvnni;
+extern const CodebookKernels codebook_kernels_avx512;
+#endif
+
+namespace codebook {
+
+template <class V>
+constexpr CodebookKernels kernel_table() {
+  return {V::kLanes,        dense<V>,           V::kMaxDigitBits, tables_digits<V>,
+          tables_floats<V>, vector_products<V>, vector_sums<V>,   finish<V>};
+}
+
+}  // namespace codebook
+}  // namespace lowbit

@@ -1,0 +1,44 @@
+// The three layers of the family on prepared arguments; csrc/cpu/codebook.cpp validates and calls them.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/activations/activations.h"
+#include "cpu/codebook/codebook.h"
+#include "lowbit.h"
+
+namespace lowbit::codebook {
+
+// At most kMaxTokens rows of x and y, so that the memory of a call stays bounded.
+struct Call {
+  const CodebookKernels& kernels;
+  const ActivationKernels& activations;
+  const lowbit_input& x;
+  const lowbit_vector* bias;  // null: none
+  const lowbit_output& y;
+};
+constexpr int64_t kMaxTokens = 64;
+
+// Each fails only when memory is short.
+lowbit_status channel_linear(const lowbit_codebook_channel& weight, const Call& call);
+lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_activations,
+                            const Call& call);
+lowbit_status vector_linear(const lowbit_codebook_vector& weight, const Call& call);
+
+// Length of a row in memory that the vector loops may read to the end of.
+constexpr int64_t padded(int64_t n) {
+  return (n + LOWBIT_BLOCK_INPUTS - 1) / LOWBIT_BLOCK_INPUTS * LOWBIT_BLOCK_INPUTS;
+}
+
+// Row m of x in fp32 [padded(K)], padding 0. A row with a non-finite value becomes NaN throughout, padding
+// included, and so does everything computed from it.
+void load_token(const Call& call, int64_t m, float* values);
+
+// Rows [begin, end) of y for token m: sums[i] * scales[begin + i] + bias[begin + i]; null scales are left
+// out.
+void finish_rows(const Call& call, int64_t m, const float* sums, const void* scales,
+                 lowbit_dtype scales_dtype, int64_t begin, int64_t end);
+
+lowbit_status out_of_memory(const Call& call, size_t bytes);
+
+}  // namespace lowbit::codebook

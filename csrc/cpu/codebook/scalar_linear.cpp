@@ -1,0 +1,159 @@
+// Scalar codebooks: activations into the kernels' order, table products, sparse corrections.
+#include <algorithm>
+#include <cstring>
+
+#include "core/half.h"
+#include "core/scratch.h"
+#include "core/thread_pool.h"
+#include "cpu/codebook/linear.h"
+
+namespace lowbit::codebook {
+namespace {
+
+constexpr int64_t kBlock = LOWBIT_BLOCK_INPUTS;
+
+// One token's activations in the orders that are wanted; null ones are not.
+struct Token {
+  float* values;          // [padded(K)] in the order of x, as the products see them
+  float* chunked_values;  // ChunkedValues
+  int8_t* chunked_codes;  // ChunkedCodes
+  float* lane_scales;
+  float* sum;
+};
+
+// What one thread needs while it prepares a token.
+struct Workspace {
+  float* values;  // [padded(K)]
+  int8_t* codes;  // as Columns lays them out
+  int32_t* sums;
+  float* scales;
+};
+
+// Blocks of 32 inputs are the lanes of the chunks, so a chunk is a transpose [lanes][8 j] -> [8 j][lanes]: of
+// dwords for codes, since a block of codes is [8 j][4 t] already.
+void chunk_codes(const int8_t* codes, int64_t blocks, int64_t lanes, int8_t* out) {
+  for (int64_t b = 0; b < blocks; ++b) {
+    int8_t* const lane = out + (b / lanes * 8 * lanes + b % lanes) * 4;
+    for (int j = 0; j < 8; ++j) std::memcpy(lane + j * lanes * 4, codes + b * kBlock + j * 4, 4);
+  }
+}
+
+// Here a block is [4 t][8 j] and becomes [8 j][4 t].
+void chunk_values(const float* values, int64_t blocks, int64_t lanes, float* out) {
+  for (int64_t b = 0; b < blocks; ++b) {
+    float* const lane = out + b / lanes * kBlock * lanes + b % lanes;
+    for (int j = 0; j < 8; ++j) {
+      for (int t = 0; t < 4; ++t) lane[(4 * j + t) * lanes] = values[b * kBlock + 8 * t + j];
+    }
+  }
+}
+
+void prepare(const Call& call, int64_t m, bool quantize, int64_t chunks, const Workspace& work,
+             const Token& out) {
+  const int64_t lanes = call.kernels.lanes;
+  const int64_t blocks = padded(call.x.cols) / kBlock;
+  float* const values = out.values != nullptr ? out.values : work.values;
+  load_token(call, m, values);
+  if (quantize) {
+    const CodeFormat format = code_format(LOWBIT_FAST, 0, call.x.cols);
+    call.activations.quantize(values, format, work.codes, work.sums, work.scales);
+    if (out.chunked_codes != nullptr) {
+      std::fill(out.chunked_codes, out.chunked_codes + chunks * lanes * kBlock, int8_t{0});
+      chunk_codes(work.codes, blocks, lanes, out.chunked_codes);
+      std::fill(out.lane_scales, out.lane_scales + chunks * lanes, 0.0f);
+      float sum = 0.0f;
+      for (int64_t b = 0; b < blocks; ++b) {
+        out.lane_scales[b] = work.scales[b / format.x_group_blocks];
+        sum += static_cast<float>(work.sums[b]) * out.lane_scales[b];
+      }
+      *out.sum = sum;
+    }
+    if (out.values != nullptr || out.chunked_values != nullptr) {
+      for (int64_t b = 0; b < blocks; ++b) {
+        const float scale = work.scales[b / format.x_group_blocks];
+        for (int k = 0; k < kBlock; ++k) {
+          const int j = k % 8, t = k / 8;
+          values[b * kBlock + k] = scale * static_cast<float>(work.codes[b * kBlock + 4 * j + t]);
+        }
+      }
+    }
+  }
+  if (out.chunked_values != nullptr) {
+    std::fill(out.chunked_values, out.chunked_values + chunks * lanes * kBlock, 0.0f);
+    chunk_values(values, blocks, lanes, out.chunked_values);
+  }
+}
+
+// Adds the outliers of rows [begin, end) for one token.
+void add_outliers(const lowbit_codebook_scalar& weight, const float* x, int64_t begin, int64_t end,
+                  float* sums) {
+  for (int64_t n = begin; n < end; ++n) {
+    float sum = 0.0f;
+    for (int64_t i = weight.outlier_offsets[n]; i < weight.outlier_offsets[n + 1]; ++i) {
+      sum += load_value(weight.outlier_values, weight.outlier_values_dtype, i) * x[weight.outlier_columns[i]];
+    }
+    sums[n] += sum;
+  }
+}
+
+}  // namespace
+
+lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_activations,
+                            const Call& call) {
+  thread_local Scratch scratch;
+  const CodebookKernels& kernels = call.kernels;
+  const int64_t tokens = call.x.rows;
+  const int64_t inputs = padded(weight.in_features), blocks = inputs / kBlock;
+  const int64_t chunks = (blocks + kernels.lanes - 1) / kernels.lanes;
+  const int64_t chunk_inputs = chunks * kernels.lanes * kBlock;
+  const bool digits = quantize_activations && weight.bits <= kernels.max_digit_bits;
+  const bool outliers = weight.outlier_offsets != nullptr;
+  const int64_t threads = std::min<int64_t>(get_num_threads(), tokens);
+
+  ScratchLayout layout;
+  const size_t values_at = layout.add<float>(outliers ? tokens * inputs : 0);
+  const size_t chunked_values_at = layout.add<float>(digits ? 0 : tokens * chunk_inputs);
+  const size_t chunked_codes_at = layout.add<int8_t>(digits ? tokens * chunk_inputs : 0);
+  const size_t lane_scales_at = layout.add<float>(digits ? tokens * chunks * kernels.lanes : 0);
+  const size_t token_sums_at = layout.add<float>(tokens);
+  const size_t work_values_at = layout.add<float>(threads * inputs);
+  const size_t work_codes_at = layout.add<int8_t>(threads * inputs);
+  const size_t work_sums_at = layout.add<int32_t>(threads * blocks);
+  const size_t work_scales_at = layout.add<float>(threads * blocks);
+  const size_t sums_at = layout.add<float>(tokens * weight.out_features);
+  std::byte* const base = scratch.reserve(layout.size());
+  if (base == nullptr) return out_of_memory(call, layout.size());
+
+  const auto token = [&](int64_t m) {
+    return Token{outliers ? at<float>(base, values_at) + m * inputs : nullptr,
+                 digits ? nullptr : at<float>(base, chunked_values_at) + m * chunk_inputs,
+                 digits ? at<int8_t>(base, chunked_codes_at) + m * chunk_inputs : nullptr,
+                 at<float>(base, lane_scales_at) + m * chunks * kernels.lanes,
+                 at<float>(base, token_sums_at) + m};
+  };
+  parallel_for(tokens, static_cast<int>(threads), [&](int64_t begin, int64_t end, int thread) {
+    const Workspace work{
+        at<float>(base, work_values_at) + thread * inputs, at<int8_t>(base, work_codes_at) + thread * inputs,
+        at<int32_t>(base, work_sums_at) + thread * blocks, at<float>(base, work_scales_at) + thread * blocks};
+    for (int64_t m = begin; m < end; ++m) prepare(call, m, quantize_activations, chunks, work, token(m));
+  });
+
+  const Token first = token(0);
+  const Sums sums{at<float>(base, sums_at), weight.out_features};
+  parallel_for(weight.out_features, 0, [&](int64_t begin, int64_t end, int) {
+    if (digits) {
+      kernels.tables_digits(weight, {tokens, chunks, first.chunked_codes, first.lane_scales, first.sum}, sums,
+                            begin, end);
+    } else {
+      kernels.tables_floats(weight, {tokens, chunks, first.chunked_values}, sums, begin, end);
+    }
+    for (int64_t m = 0; m < tokens; ++m) {
+      float* const row = sums.data + m * sums.stride;
+      if (outliers) add_outliers(weight, first.values + m * inputs, begin, end, row);
+      finish_rows(call, m, row + begin, nullptr, LOWBIT_F32, begin, end);
+    }
+  });
+  return LOWBIT_OK;
+}
+
+}  // namespace lowbit::codebook
