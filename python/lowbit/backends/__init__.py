@@ -1,7 +1,8 @@
 """Backends and the choice between them.
 
-The order of preference is `cuda`, `triton`, `cpu`, `torch`. The environment variable LOWBIT_BACKEND, or an explicit
-argument, which goes before it, forces one; a forced backend that cannot run is an error, never replaced by another.
+The order of preference is `cuda`, `triton`, `cpu`, `torch`. The environment variable LOWBIT_BACKEND, or an
+explicit argument, which goes before it, forces one; a forced backend that cannot run is an error, never
+replaced by another.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from lowbit.backends.base import PRECISIONS, Availability, Backend, Metadata, packed_format
+from lowbit.backends.base import Availability, Backend, packed_format
 from lowbit.backends.cpu import CpuBackend
 from lowbit.backends.torch import TorchBackend
 from lowbit.errors import BackendError
@@ -69,7 +70,6 @@ def select(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    metadata: Metadata | None = None,
     backend: str | None = None,
     layer: str | None = None,
 ) -> Choice:
@@ -79,7 +79,6 @@ def select(
         kind: kind of the format ("signs", "planes", "codebook_channel", ...).
         device: where the layer's tensors are.
         dtype: dtype of the activations.
-        metadata: the format's metadata, for backends with limits on sizes.
         backend: force this one.
         layer: name for error messages.
 
@@ -91,7 +90,7 @@ def select(
     for name in ORDER if forced is None else (forced,):
         answer = _available(name)
         if answer.ok:
-            answer = get(name).supports(kind, device, dtype, metadata or {})
+            answer = get(name).supports(kind, device, dtype)
         if answer.ok:
             reason = answer.reason if forced is None else f"forced; {answer.reason}"
             return Choice(get(name), reason, rejected)
@@ -108,7 +107,6 @@ def _available(name: str) -> Availability:
 __all__ = [
     "ENVIRONMENT",
     "ORDER",
-    "PRECISIONS",
     "Availability",
     "Backend",
     "Choice",

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from lowbit.formats import CodebookChannel, CodebookScalar, CodebookVector, Planes, Signs
-
-# The value an operator takes for `precision` is the position in this tuple.
-PRECISIONS = ("fast", "high", "exact")
+from lowbit.formats import FORMATS, PackedWeight
+from lowbit.formats.base import Metadata
 
 Tensors = dict[str, Tensor]
-Metadata = Mapping[str, int | str]
 
 
 class Availability(NamedTuple):
@@ -27,8 +24,8 @@ class Availability(NamedTuple):
 class Backend(Protocol):
     """One way to run packed linears.
 
-    A backend may keep the tensors of a layer in a layout of its own: `prepare` makes it from the canonical tensors
-    of the format, `restore` undoes it exactly, and `operator` and `rows` read it.
+    A backend may keep the tensors of a layer in a layout of its own: `prepare` makes it from the canonical
+    tensors of the format, `restore` undoes it exactly, and `operator` and `rows` read it.
     """
 
     name: str
@@ -37,22 +34,20 @@ class Backend(Protocol):
         """Whether this machine and this installation can run the backend at all."""
         ...
 
-    def supports(
-        self, kind: str, device: torch.device, dtype: torch.dtype, metadata: Metadata
-    ) -> Availability:
+    def supports(self, kind: str, device: torch.device, dtype: torch.dtype) -> Availability:
         """Whether it can run a layer of `kind` on `device` with activations of `dtype`."""
         ...
 
-    def prepare(self, kind: str, tensors: Tensors, metadata: Metadata) -> Tensors:
+    def prepare(self, tensors: Tensors, metadata: Metadata) -> Tensors:
         """Canonical tensors to the backend's own layout, under the same names."""
         ...
 
-    def restore(self, kind: str, tensors: Tensors, metadata: Metadata) -> Tensors:
+    def restore(self, tensors: Tensors, metadata: Metadata) -> Tensors:
         """The backend's own layout back to canonical tensors."""
         ...
 
-    def rows(self, kind: str, tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
-        """Dequantised rows `ids` (int64, one dimension) of the weight: float32 [len(ids), in_features]."""
+    def rows(self, tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
+        """Dequantised rows `ids` (int64 [n], in range) of the weight: float32 [n, in_features]."""
         ...
 
     def operator(self, kind: str) -> Callable[..., Tensor]:
@@ -60,17 +55,7 @@ class Backend(Protocol):
         ...
 
 
-# What a format's constructor takes from the metadata; the tensors go under their own names.
-_FIELDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
-    "signs": (Signs, ("in_features", "group_size")),
-    "planes": (Planes, ("in_features", "group_size")),
-    "codebook_channel": (CodebookChannel, ("in_features", "out_features", "axis")),
-    "codebook_scalar": (CodebookScalar, ("in_features",)),
-    "codebook_vector": (CodebookVector, ("in_features",)),
-}
-
-
-def packed_format(kind: str, tensors: Tensors, metadata: Metadata) -> Any:
+def packed_format(tensors: Tensors, metadata: Metadata) -> PackedWeight:
     """The format object around canonical tensors that are known to be valid: nothing is checked or copied."""
-    cls, fields = _FIELDS[kind]
-    return cls(**tensors, **{field: metadata[field] for field in fields})
+    cls = FORMATS[str(metadata["kind"])]
+    return cls(**tensors, **cls._fields(metadata))

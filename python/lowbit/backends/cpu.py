@@ -1,14 +1,14 @@
 """Native CPU kernels, and the bit tiles they read.
 
-A tile is 64 output rows. The canonical bytes of a row are cut into little-endian dwords of 32 inputs; dword b of the
-64 rows lie side by side, so one vector load gives the same 32 inputs of 16 (AVX-512) or 8 (AVX2) rows:
+A tile is 64 output rows. The canonical bytes of a row are cut into little-endian dwords of 32 inputs; the
+64 dwords of the same inputs lie side by side, so one vector load gives 32 inputs of 8 or 16 rows:
 
     canonical  weight [planes][N][ceil(K/8)]
     tiles      weight [T][planes][KB][64 rows][4 bytes]    T = ceil(N/64), KB = ceil(K/32)
     scales, offsets   [T][G][64 rows]                      from [N][G]
 
-Planes of a tile are contiguous streams: reading fewer bits reads fewer bytes. Padding is 0 everywhere, so a padded
-row has scale 0. This is a permutation of the canonical bytes: `untile_*` undoes it bit by bit.
+Planes of a tile are contiguous streams: reading fewer bits reads fewer bytes. Padding is 0 everywhere, so a
+padded row has scale 0. This is a permutation of the canonical bytes: `untile_*` undoes it bit by bit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lowbit.backends.base import Availability, Metadata, Tensors, packed_format
+from lowbit.backends.base import Availability, Tensors, packed_format
+from lowbit.formats import FORMATS
+from lowbit.formats.base import Metadata
 
 TILE_ROWS = 64
 BLOCK_BYTES = 4  # one dword: 32 inputs of a row
@@ -55,30 +57,47 @@ def untile_scales(tiled: Tensor, out_features: int) -> Tensor:
     return tiled.transpose(1, 2).reshape(-1, tiled.shape[1])[:out_features].contiguous()
 
 
+def instruction_set() -> str:
+    """Name of the instruction set the native kernels run with."""
+    from lowbit import _native
+
+    return str(_native.current_isa())
+
+
 class CpuBackend:
     """C++ kernels through torch operators; the instruction set is chosen at run time."""
 
     name = "cpu"
 
+    def __init__(self) -> None:
+        self._operators: dict[str, Callable[..., Tensor]] = {}
+
     def available(self) -> Availability:
+        # Not at the top: the functional operators choose among backends, so their package imports this one.
         from lowbit.ops import _library
 
-        reason = _library.load()
-        return Availability(reason is None, reason or "native operators loaded")
+        failure = _library.load()
+        if failure is not None:
+            return Availability(False, failure)
+        if not self._operators:
+            self._operators = {
+                kind: _library.operator(f"{kind}_linear")
+                for kind in FORMATS
+                if hasattr(torch.ops.lowbit, f"{kind}_linear")
+            }
+        return Availability(True, f"native kernels, {instruction_set()}")
 
-    def supports(
-        self, kind: str, device: torch.device, dtype: torch.dtype, metadata: Metadata
-    ) -> Availability:
+    def supports(self, kind: str, device: torch.device, dtype: torch.dtype) -> Availability:
         if device.type != "cpu":
             return Availability(False, f"runs on CPU tensors, the layer is on {device}")
         if dtype not in DTYPES:
             return Availability(False, f"takes float32, float16 or bfloat16 activations, not {dtype}")
-        if not hasattr(torch.ops.lowbit, f"{kind}_linear"):
+        if kind not in self._operators:
             return Availability(False, f"this build has no {kind} kernels")
-        return Availability(True, "native CPU kernels")
+        return Availability(True, f"native kernels, {instruction_set()}")
 
-    def prepare(self, kind: str, tensors: Tensors, metadata: Metadata) -> Tensors:
-        if kind not in TILED_KINDS:
+    def prepare(self, tensors: Tensors, metadata: Metadata) -> Tensors:
+        if metadata["kind"] not in TILED_KINDS:
             return dict(tensors)
         laid_out = dict(tensors) | {"weight": tile_bits(tensors["weight"])}
         for name in ("scales", "offsets"):
@@ -86,30 +105,32 @@ class CpuBackend:
                 laid_out[name] = tile_scales(tensors[name])
         return laid_out
 
-    def restore(self, kind: str, tensors: Tensors, metadata: Metadata) -> Tensors:
-        if kind not in TILED_KINDS:
+    def restore(self, tensors: Tensors, metadata: Metadata) -> Tensors:
+        if metadata["kind"] not in TILED_KINDS:
             return dict(tensors)
         rows = int(metadata["out_features"])
         bits = untile_bits(tensors["weight"], int(metadata["in_features"]), rows)
-        canonical = dict(tensors) | {"weight": bits if kind == "planes" else bits[0]}
+        canonical = dict(tensors) | {"weight": bits if metadata["kind"] == "planes" else bits[0]}
         for name in ("scales", "offsets"):
             if name in tensors:
                 canonical[name] = untile_scales(tensors[name], rows)
         return canonical
 
-    def rows(self, kind: str, tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
-        if kind not in TILED_KINDS:
-            return packed_format(kind, tensors, metadata).rows(ids)
+    def rows(self, tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
+        if metadata["kind"] not in TILED_KINDS:
+            return packed_format(tensors, metadata)._expand(ids)
         # Gather the bytes of these rows only, as a small layer in canonical form.
         tile, row = ids // TILE_ROWS, ids % TILE_ROWS
         bits = tensors["weight"][tile, :, :, row].flatten(2)[:, :, : (int(metadata["in_features"]) + 7) // 8]
-        some = dict(tensors) | {"weight": bits.transpose(0, 1) if kind == "planes" else bits[:, 0]}
+        some = dict(tensors) | {
+            "weight": bits.transpose(0, 1) if metadata["kind"] == "planes" else bits[:, 0]
+        }
         for name in ("scales", "offsets"):
             if name in tensors:
                 some[name] = tensors[name][tile, :, row]
         if "out_scales" in tensors:
             some["out_scales"] = tensors["out_scales"][:, ids]
-        return packed_format(kind, some, metadata).dequantize()
+        return packed_format(some, metadata).dequantize()
 
     def operator(self, kind: str) -> Callable[..., Tensor]:
-        return getattr(torch.ops.lowbit, f"{kind}_linear")
+        return self._operators[kind]

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lowbit.backends.base import PRECISIONS, Availability, Metadata, Tensors, packed_format
-from lowbit.formats import CodebookChannel, CodebookScalar, CodebookVector, Planes, Signs
+from lowbit.backends.base import Availability, Tensors, packed_format
+from lowbit.formats import PRECISIONS, CodebookChannel, CodebookScalar, CodebookVector, Planes, Signs
+from lowbit.formats.base import Metadata
 
 
 def signs_linear(
@@ -132,19 +133,17 @@ class TorchBackend:
     def available(self) -> Availability:
         return Availability(True, f"torch {torch.__version__}")
 
-    def supports(
-        self, kind: str, device: torch.device, dtype: torch.dtype, metadata: Metadata
-    ) -> Availability:
+    def supports(self, kind: str, device: torch.device, dtype: torch.dtype) -> Availability:
         return Availability(True, "plain torch runs every layer")
 
-    def prepare(self, kind: str, tensors: Tensors, metadata: Metadata) -> Tensors:
+    def prepare(self, tensors: Tensors, metadata: Metadata) -> Tensors:
         return dict(tensors)
 
-    def restore(self, kind: str, tensors: Tensors, metadata: Metadata) -> Tensors:
+    def restore(self, tensors: Tensors, metadata: Metadata) -> Tensors:
         return dict(tensors)
 
-    def rows(self, kind: str, tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
-        return packed_format(kind, tensors, metadata).rows(ids)
+    def rows(self, tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
+        return packed_format(tensors, metadata)._expand(ids)
 
     def operator(self, kind: str) -> Callable[..., Tensor]:
         return _OPERATORS[kind]

@@ -1,0 +1,114 @@
+"""`explain`: which kernel each packed layer runs with, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from torch import nn
+
+from lowbit.modules import PackedModule, PlanesLinear, QuantizedLinear, TiedEmbedding
+from lowbit.report import size, table
+
+
+@dataclass(frozen=True)
+class LayerExplanation:
+    """One packed layer.
+
+    Attributes:
+        name, shape, scheme, bits_per_weight: as in the report of `replace_linear`.
+        kernel: what computes it.
+        backend: that the kernel belongs to; reason: why this one, and why not those before it.
+        precision: how activations are quantised: "fast", "high", "exact", or "A4" for 4-bit activations; "-"
+            for an embedding.
+        nbytes: of the packed tensors in memory; 0 for an embedding that reads those of another layer.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    scheme: str
+    bits_per_weight: float
+    kernel: str
+    backend: str
+    reason: str
+    precision: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All packed layers of a model; `str()` is a table, the reasons below it."""
+
+    layers: Sequence[LayerExplanation]
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-able."""
+        return {"layers": [asdict(layer) for layer in self.layers]}
+
+    def __str__(self) -> str:
+        if not self.layers:
+            return "no packed layers"
+        rows = [
+            (
+                layer.name,
+                "x".join(map(str, layer.shape)),
+                layer.scheme,
+                f"{layer.bits_per_weight:.3f}",
+                layer.kernel,
+                layer.backend,
+                layer.precision,
+                size(layer.nbytes),
+            )
+            for layer in self.layers
+        ]
+        header = ("layer", "shape", "scheme", "bits/weight", "kernel", "backend", "precision", "memory")
+        lines = table(header, rows, right=(3, 7))
+        reasons: dict[tuple[str, str], int] = {}
+        for layer in self.layers:
+            reasons[layer.backend, layer.reason] = reasons.get((layer.backend, layer.reason), 0) + 1
+        lines += [f"{backend} ({count} layers): {reason}" for (backend, reason), count in reasons.items()]
+        return "\n".join(lines)
+
+
+def explain(model: nn.Module) -> Explanation:
+    """Which kernel each packed layer of `model` runs with, on which backend, and why."""
+    names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
+    layers = []
+    for module, name in names.items():
+        if isinstance(module, PackedModule):
+            layers.append(_layer(name, module, module, _kernel(module)))
+        elif isinstance(module, TiedEmbedding):
+            kernel = f"rows of {names.get(module.head, 'another layer')}"
+            layers.append(_layer(name, module, module.head, kernel))
+    return Explanation(tuple(layers))
+
+
+def _layer(name: str, module: nn.Module, source: PackedModule, kernel: str) -> LayerExplanation:
+    return LayerExplanation(
+        name=name,
+        shape=(source.out_features, source.in_features),
+        scheme=source.kind if source.scheme is None else source.scheme.name,
+        bits_per_weight=source.bits_per_weight,
+        kernel=kernel,
+        backend=source.backend,
+        reason=source.backend_reason,
+        precision=_precision(module),
+        nbytes=source.nbytes if module is source else 0,
+    )
+
+
+def _kernel(module: PackedModule) -> str:
+    if not isinstance(module, QuantizedLinear):
+        return "rows"
+    kernel = f"{module.kind}_linear"
+    if isinstance(module, PlanesLinear) and module.active_bits < module.bits:
+        kernel += f", {module.active_bits} of {module.bits} planes"
+    return kernel
+
+
+def _precision(module: nn.Module) -> str:
+    if not isinstance(module, QuantizedLinear):
+        return "-"
+    if isinstance(module, PlanesLinear) and module.activation_bits:
+        return f"A{module.activation_bits}"
+    return module.precision

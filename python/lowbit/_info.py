@@ -1,0 +1,97 @@
+"""`info`: what is installed, what was built, and which backends can run here."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+import torch
+
+import lowbit
+from lowbit import backends
+from lowbit._build import build_record
+
+_PACKAGES = ("torch", "transformers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Info:
+    """Attributes:
+    lowbit, python: versions. packages: name -> version, None where it is not installed.
+    machine: architecture of the processor.
+    build: what the installation compiled, and with what; or why nothing.
+    instruction_sets: those the native kernels can use here, slowest first; empty without native kernels.
+    instruction_set: the one they use.
+    threads: that they use.
+    backends: name -> (can it run, why or why not), in the order they are tried.
+    forced: the backend LOWBIT_BACKEND asks for.
+    """
+
+    lowbit: str
+    python: str
+    packages: dict[str, str | None]
+    machine: str
+    build: dict[str, object]
+    instruction_sets: tuple[str, ...]
+    instruction_set: str | None
+    threads: int | None
+    backends: dict[str, backends.Availability]
+    forced: str | None
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-able."""
+        return asdict(self) | {"backends": {name: answer._asdict() for name, answer in self.backends.items()}}
+
+    def __str__(self) -> str:
+        packages = ", ".join(f"{name} {version or 'missing'}" for name, version in self.packages.items())
+        built = self.build.get("compiler") or self.build.get("reason")
+        lines = [
+            f"lowbit {self.lowbit}, Python {self.python}, {packages}",
+            f"build      {built}",
+        ]
+        if self.instruction_set is not None:
+            others = ", ".join(self.instruction_sets)
+            lines.append(f"kernels    {self.instruction_set} (this {self.machine} machine has {others})")
+            lines.append(f"threads    {self.threads}")
+        if self.forced is not None:
+            lines.append(f"forced     {self.forced} ({backends.ENVIRONMENT})")
+        lines.append("backends, in the order they are tried:")
+        for name, (ok, reason) in self.backends.items():
+            lines.append(f"  {name:<8} {'yes' if ok else 'no '}  {reason}")
+        return "\n".join(lines)
+
+
+def info() -> Info:
+    """What this installation can do on this machine; print it, or take `to_dict()`."""
+    instruction_sets, instruction_set, threads = _native()
+    return Info(
+        lowbit=lowbit.__version__,
+        python=platform.python_version(),
+        packages={name: _version(name) for name in _PACKAGES},
+        machine=platform.machine(),
+        build=build_record(),
+        instruction_sets=instruction_sets,
+        instruction_set=instruction_set,
+        threads=threads,
+        backends=backends.availability(),
+        forced=backends.forced_name(),
+    )
+
+
+def _native() -> tuple[tuple[str, ...], str | None, int | None]:
+    """Instruction sets, the one in use and the number of threads of the native kernels."""
+    try:
+        from lowbit import _native as native
+    except ImportError:
+        return (), None, None
+    return tuple(native.available_isas()), native.current_isa(), native.num_threads()
+
+
+def _version(package: str) -> str | None:
+    if package == "torch":
+        return str(torch.__version__)
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
