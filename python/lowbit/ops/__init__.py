@@ -1,0 +1,16 @@
+"""Functional operators on packed weights, for every backend; torch.ops.lowbit.* underneath.
+
+    y = signs_linear(x, weight, ...)       1-bit weights: BinaryMoS, OneBit, scales per group
+    y = planes_linear(x, weight, ...)      1 to 8 bits as bit planes
+    y = codebook_linear(x, weight, ...)    weights from tables: channels, scalars, vectors
+
+All take activations [..., in_features] of any leading dimensions and strides and return [..., out_features] in the
+same dtype. They are differentiable in x (straight through the quantisation of the activations) and in the bias, and
+legal under torch.compile(fullgraph=True) and torch.export.
+"""
+
+from lowbit.ops.codebook import codebook_linear
+from lowbit.ops.planes import planes_linear
+from lowbit.ops.signs import signs_linear
+
+__all__ = ["codebook_linear", "planes_linear", "signs_linear"]

@@ -1,0 +1,65 @@
+"""The native torch operators: loaded once, or the reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowbit._build import LIBRARIES, build_record
+
+LIBRARY = LIBRARIES / "_torch_cpu.so"
+
+_lock = Lock()
+_loaded = False
+_failure: str | None = None
+
+
+def load() -> str | None:
+    """Makes torch.ops.lowbit available, with fakes and gradients. Returns None, or why it cannot be had."""
+    global _loaded, _failure
+    if not _loaded:
+        with _lock:
+            if not _loaded:
+                _failure = _load()
+                _loaded = True
+    return _failure
+
+
+def _load() -> str | None:
+    if not LIBRARY.exists():
+        record = build_record()
+        return f"installed without native kernels: {record['reason'] or f'{LIBRARY} is missing'}"
+    try:
+        torch.ops.load_library(str(LIBRARY))
+    except OSError as error:
+        return f"{LIBRARY} does not load with torch {torch.__version__}: {error}"
+    from lowbit.ops import codebook, planes, signs
+
+    for module in (signs, planes, codebook):
+        module.register()
+    return None
+
+
+@cache
+def operator(name: str) -> Callable[..., Tensor]:
+    """torch.ops.lowbit.<name>, without the detour through Python's autograd where gradients are off.
+
+    Registered gradients cost a call about 3 us even under torch.no_grad(): torch enters Python to find that there is
+    nothing to record. Going below the autograd keys skips that; tracers see the operator itself.
+    """
+    op: Callable[..., Tensor] = getattr(torch.ops.lowbit, name).default
+    below_autograd: Callable[[], Any] = torch._C._AutoDispatchBelowAutograd
+
+    def call(*args: object) -> Tensor:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return op(*args)
+        with below_autograd():
+            return op(*args)
+
+    call.__name__ = name
+    return call

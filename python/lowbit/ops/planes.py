@@ -1,0 +1,147 @@
+"""Family planes: y = x W^T + bias with weights of 1 to 8 bits as bit planes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowbit import backends
+from lowbit.backends.cpu import tile_bits, tile_scales, untile_bits, untile_scales
+from lowbit.errors import ShapeError, ValueRangeError
+from lowbit.formats import Planes
+from lowbit.ops import _gradients
+from lowbit.ops._arguments import check_input, check_width, choose, precision_code
+
+
+def planes_linear(
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    *,
+    offsets: Tensor | None = None,
+    bias: Tensor | None = None,
+    out_features: int | None = None,
+    group_size: int = -1,
+    active_bits: int | None = None,
+    activation_bits: int = 0,
+    precision: str | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """y = x W^T + bias, w = scales * (2^(B-b) v_b + offsets), from the first b = active_bits of B planes.
+
+    v_b is the odd value of the first b bits (bipolar codes, arXiv 2409.17870). With activation_bits the activations
+    are quantised to such codes too and the product is exact in integers.
+
+    Args:
+        x: float [..., K].
+        weight: planes, uint8 [B, N, ceil(K/8)], most significant first, or the CPU kernels' tiles
+            [ceil(N/64), B, ceil(K/32), 64, 4] (lowbit.backends.cpu.tile_bits).
+        scales: [N, ceil(K/group_size)], or tiled as the weight is.
+        offsets: int16 of the same shape, in code units; None is zeros.
+        bias: [N].
+        out_features: N; needed with tiles when there is no bias.
+        group_size: inputs per scale, -1 (whole row) or a positive multiple of 32.
+        active_bits: planes to read, 1..B; None is all.
+        activation_bits: 1..8, or 0 to leave the activations to `precision`.
+        precision: "fast", "high", "exact"; None is "fast" on the CPU and "high" elsewhere.
+        backend: force one; None takes the first that can run.
+
+    Returns:
+        [..., N] in x's dtype.
+
+    Raises:
+        ShapeError, DtypeError, ValueRangeError: an argument does not fit.
+        BackendError: the forced backend cannot run it.
+    """
+    in_features = x.shape[-1] if x.dim() else 0
+    check_input(x, in_features)
+    code = precision_code(precision, x)
+    tiled = weight.dim() == 5
+    if not tiled and weight.dim() != 3:
+        raise ShapeError(
+            "wrong shape of the weight",
+            found=list(weight.shape),
+            allowed="[B, N, ceil(K/8)] or tiles [T, B, ceil(K/32), 64, 4]",
+        )
+    if not tiled:
+        check_width(weight.shape[2], in_features)
+        rows = weight.shape[1]
+        if out_features is not None and out_features != rows:
+            raise ShapeError("out_features is not the number of rows", found=out_features, allowed=rows)
+    elif out_features is not None or bias is not None:
+        rows = out_features if bias is None or out_features is not None else bias.shape[0]
+    else:
+        raise ShapeError("tiles are padded and do not tell the number of rows", allowed="out_features=N")
+    bits = weight.shape[1 if tiled else 0]
+    planes = bits if active_bits is None else active_bits
+    if not 1 <= planes <= bits:
+        raise ValueRangeError("unsupported active_bits", found=planes, allowed=f"1..{bits}")
+    if not 0 <= activation_bits <= 8:
+        raise ValueRangeError("unsupported activation_bits", found=activation_bits, allowed="0..8")
+    name = choose("planes", x.device.type, x.dtype, backend)
+    if tiled and name == "torch":
+        weight, scales, offsets = _untile(weight, scales, offsets, in_features, rows)
+    elif not tiled and name == "cpu":
+        weight, scales = tile_bits(weight), tile_scales(scales)
+        offsets = None if offsets is None else tile_scales(offsets)
+    operator = backends.get(name).operator("planes")
+    return operator(
+        x, weight, scales, offsets, bias, in_features, rows, group_size, planes, activation_bits, code
+    )
+
+
+def _untile(
+    tiles: Tensor, scales: Tensor, offsets: Tensor | None, in_features: int, out_features: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    return (
+        untile_bits(tiles, in_features, out_features),
+        untile_scales(scales, out_features),
+        None if offsets is None else untile_scales(offsets, out_features),
+    )
+
+
+def register() -> None:
+    """Fakes, gradients and the form for many tokens of the native operator."""
+    torch.library.register_fake("lowbit::planes_linear", _fake)
+    torch.library.register_fake("lowbit::planes_linear_out", _fake_out)
+    torch.library.impl("lowbit::planes_linear_wide", "cpu", _wide)
+    _gradients.register("planes_linear", 4, _gradient)
+
+
+def _fake(x: Tensor, *args: Any) -> Tensor:
+    out_features = args[5]
+    return x.new_empty(*x.shape[:-1], out_features)
+
+
+def _fake_out(*args: Any) -> None:
+    """Writes its last argument; nothing to infer."""
+
+
+def _wide(
+    x: Tensor,
+    tiles: Tensor,
+    scales: Tensor,
+    offsets: Tensor | None,
+    bias: Tensor | None,
+    in_features: int,
+    out_features: int,
+    group_size: int,
+    active_bits: int,
+    activation_bits: int,
+    precision: int,
+) -> Tensor:
+    """Many tokens at precision "exact": expand the weight once, row block by row block, and multiply with torch."""
+    weight, scales, offsets = _untile(tiles, scales, offsets, in_features, out_features)
+    operator = backends.get("torch").operator("planes")
+    sizes = (in_features, out_features, group_size)
+    return operator(x, weight, scales, offsets, bias, *sizes, active_bits, activation_bits, precision)
+
+
+def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
+    """dx = dy W."""
+    _, tiles, scales, offsets, _, in_features, out_features, group_size, active_bits, _, _ = inputs
+    weight, scales, offsets = _untile(tiles, scales, offsets, in_features, out_features)
+    return dy @ Planes(weight, scales, in_features, group_size, offsets).dequantize(active_bits)

@@ -1,0 +1,206 @@
+"""Family signs: y = (((x * in_mix) B^T) * out_mix) + bias with signs B, by segments that share x."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowbit import backends
+from lowbit.backends.cpu import tile_bits, tile_scales, untile_bits, untile_scales
+from lowbit.errors import ShapeError
+from lowbit.formats import PRECISIONS, Signs, prepare_activations
+from lowbit.ops import _gradients
+from lowbit.ops._arguments import TILE_ROWS, check_input, check_width, choose, precision_code
+
+
+def signs_linear(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    scales: Tensor | None = None,
+    router: Tensor | None = None,
+    in_scales: Tensor | None = None,
+    out_scales: Tensor | None = None,
+    bias: Tensor | None = None,
+    segments: Sequence[int] | None = None,
+    out_features: int | None = None,
+    group_size: int = -1,
+    precision: str | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """y = (((x * (g in_scales)) B^T) * (g out_scales)) + bias, g = softmax(x router^T) (BinaryMoS, arXiv 2406.12311).
+
+    Layers with the same input may be fused: `segments` lists their output sizes, their weights, scales and biases lie
+    one below the other, each has its own router and input scales.
+
+    Args:
+        x: float [..., K].
+        weight: signs, uint8 [N, ceil(K/8)], or the CPU kernels' tiles [T, 1, ceil(K/32), 64, 4]
+            (lowbit.backends.cpu.tile_bits; each segment starts a new tile).
+        scales: [N, ceil(K/group_size)], or tiled as the weight is; None is ones.
+        router, in_scales: [E, K], or [segments, E, K]. No router for E = 1 (OneBit).
+        out_scales: [E, N].
+        bias: [N].
+        segments: output sizes of the fused layers; default: one layer.
+        out_features: N; needed with tiles when nothing else tells it.
+        group_size: inputs per scale, -1 (whole row) or a positive multiple of 32.
+        precision: "fast", "high", "exact"; None is "fast" on the CPU and "high" elsewhere.
+        backend: force one; None takes the first that can run.
+
+    Returns:
+        [..., N] in x's dtype.
+
+    Raises:
+        ShapeError, DtypeError, ValueRangeError: an argument does not fit.
+        BackendError: the forced backend cannot run it.
+    """
+    in_features = x.shape[-1] if x.dim() else 0
+    check_input(x, in_features)
+    code = precision_code(precision, x)
+    parts = list(segments or [])
+    tiled = weight.dim() == 5
+    rows = _out_features(weight, tiled, parts, out_features, bias, out_scales)
+    if not tiled:
+        if weight.dim() != 2:
+            raise ShapeError(
+                "wrong shape of the weight",
+                found=list(weight.shape),
+                allowed="[N, ceil(K/8)] or tiles [T, 1, ceil(K/32), 64, 4]",
+            )
+        check_width(weight.shape[1], in_features)
+    name = choose("signs", x.device.type, x.dtype, backend)
+    if tiled and name == "torch":
+        weight, scales = _untile(weight, scales, parts or [rows], in_features)
+    elif not tiled and name == "cpu":
+        weight, scales = _tile(weight, scales, parts or [rows])
+    operator = backends.get(name).operator("signs")
+    mix = (router, in_scales, out_scales)
+    return operator(x, weight, scales, *mix, bias, parts, in_features, rows, group_size, code)
+
+
+def _out_features(
+    weight: Tensor,
+    tiled: bool,
+    segments: list[int],
+    given: int | None,
+    bias: Tensor | None,
+    out_scales: Tensor | None,
+) -> int:
+    if not tiled:
+        rows = weight.shape[0]
+    elif given is not None:
+        rows = given
+    elif segments:
+        rows = sum(segments)
+    elif bias is not None:
+        rows = bias.shape[0]
+    elif out_scales is not None:
+        rows = out_scales.shape[-1]
+    else:
+        raise ShapeError("tiles are padded and do not tell the number of rows", allowed="out_features=N")
+    if segments and sum(segments) != rows:
+        raise ShapeError("segments do not add up to the rows of the weight", found=segments, allowed=rows)
+    if given is not None and given != rows:
+        raise ShapeError("out_features is not the number of rows of the weight", found=given, allowed=rows)
+    return rows
+
+
+def _slices(segments: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Rows and tiles of each segment."""
+    row = tile = 0
+    for size in segments:
+        tiles = -(-size // TILE_ROWS)
+        yield slice(row, row + size), slice(tile, tile + tiles)
+        row, tile = row + size, tile + tiles
+
+
+def _tile(weight: Tensor, scales: Tensor | None, segments: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    parts = [rows for rows, _ in _slices(segments)]
+    tiles = torch.cat([tile_bits(weight[rows]) for rows in parts])
+    return tiles, None if scales is None else torch.cat([tile_scales(scales[rows]) for rows in parts])
+
+
+def _untile(
+    tiles: Tensor, scales: Tensor | None, segments: Sequence[int], in_features: int
+) -> tuple[Tensor, Tensor | None]:
+    parts = [(part, size) for (_, part), size in zip(_slices(segments), segments, strict=True)]
+    bits = torch.cat([untile_bits(tiles[part], in_features, size)[0] for part, size in parts])
+    if scales is None:
+        return bits, None
+    return bits, torch.cat([untile_scales(scales[part], size) for part, size in parts])
+
+
+def register() -> None:
+    """Fakes, gradients and the form for many tokens of the native operator."""
+    torch.library.register_fake("lowbit::signs_linear", _fake)
+    torch.library.register_fake("lowbit::signs_linear_out", _fake_out)
+    torch.library.impl("lowbit::signs_linear_wide", "cpu", _wide)
+    _gradients.register("signs_linear", 6, _gradient)
+
+
+def _fake(x: Tensor, *args: Any) -> Tensor:
+    out_features = args[8]
+    return x.new_empty(*x.shape[:-1], out_features)
+
+
+def _fake_out(*args: Any) -> None:
+    """Writes its last argument; nothing to infer."""
+
+
+def _wide(
+    x: Tensor,
+    tiles: Tensor,
+    scales: Tensor | None,
+    router: Tensor | None,
+    in_scales: Tensor | None,
+    out_scales: Tensor | None,
+    bias: Tensor | None,
+    segments: list[int],
+    in_features: int,
+    out_features: int,
+    group_size: int,
+    precision: int,
+) -> Tensor:
+    """Many tokens at precision "exact": expand the weight once, row block by row block, and multiply with torch."""
+    weight, scales = _untile(tiles, scales, segments or [out_features], in_features)
+    operator = backends.get("torch").operator("signs")
+    mix = (router, in_scales, out_scales)
+    return operator(
+        x, weight, scales, *mix, bias, segments, in_features, out_features, group_size, precision
+    )
+
+
+def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
+    """With z = x * (g S_in), u = z B^T and y = u * (g S_out):
+
+    dz = (dy * (g S_out)) B,  dg = (dy * u) S_out^T + (dz * x) S_in^T,
+    dx = dz * (g S_in) + softmax'(dg) R
+    """
+    _, tiles, scales, router, in_scales, out_scales, _, segments, in_features, out_features, group, code = inputs
+    sizes = segments or [out_features]
+    weight, scales = _untile(tiles, scales, sizes, in_features)
+    dx = torch.zeros_like(x)
+    for index, (rows, _) in enumerate(_slices(sizes)):
+        part_scales = None if scales is None else scales[rows]
+        signs = Signs(weight[rows], in_features, part_scales, group).dequantize()
+        if in_scales is None:
+            dx += dy[:, rows] @ signs
+            continue
+        mix_in = in_scales.reshape(-1, *in_scales.shape[-2:])[index].float()
+        mix_out = out_scales[:, rows].float()
+        if router is None:
+            gates = x.new_ones(x.shape[0], 1)
+        else:
+            part_router = router.reshape(-1, *router.shape[-2:])[index].float()
+            gates = torch.softmax(x @ part_router.T, dim=-1)
+        dz = (dy[:, rows] * (gates @ mix_out)) @ signs
+        dx += dz * (gates @ mix_in)
+        if router is None:
+            continue
+        u = prepare_activations(x * (gates @ mix_in), PRECISIONS[code]) @ signs.T
+        dgates = (dy[:, rows] * u) @ mix_out.T + (dz * x) @ mix_in.T
+        dx += (gates * (dgates - (gates * dgates).sum(dim=-1, keepdim=True))) @ part_router
+    return dx
