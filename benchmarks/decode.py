@@ -1,0 +1,320 @@
+"""A language model beside its low-bit versions: size, perplexity, decode speed, memory, and what they write.
+
+    python benchmarks/decode.py MODEL --scheme bipolar_int:group_size=32 --scheme binary_mos [--include-head]
+
+All versions live in one process and decode in turn; memory is measured in a process of its own for each.
+Leaves decode.json, decode.md and decode.png in --output. ``benchmarks/demo.py`` is this with the demo's model
+and schemes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lowbit
+from lowbit.cli.output import quiet_libraries
+from lowbit.cli.schemes import SCHEME_HELP, parse_scheme, scheme_label
+from lowbit.environment import describe, environment
+from lowbit.generation import generate_text
+from lowbit.measure import DecodeSpeed, decode_speed, weight_size
+from lowbit.memory import PeakMemory, peak_memory
+from lowbit.models import DTYPES, LoadedModel, load
+from lowbit.perplexity import Perplexity, perplexity
+from lowbit.report import size
+from lowbit.schemes import Scheme
+from report import markdown_table, write_json
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+PROMPT = "The capital of France is"
+Step = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One line of the table: a scheme and where it applies, or the original."""
+
+    name: str
+    scheme: Scheme | None = None
+    skip: tuple[str, ...] = ()
+    overrides: Mapping[str, Scheme] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and how long."""
+
+    dtype: str = "bfloat16"
+    perplexity_tokens: int = 4096
+    new_tokens: int = 64
+    rounds: int = 3
+    prompt: str = PROMPT
+    sample_tokens: int = 40
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One version's figures."""
+
+    name: str
+    scheme: dict[str, object] | None
+    bits_per_weight: float
+    weight_bytes: int
+    quality: Perplexity
+    speed: DecodeSpeed
+    times_faster: float
+    memory: PeakMemory
+    text: str
+
+    @property
+    def perplexity(self) -> float:
+        return self.quality.value
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.speed.tokens_per_second
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "scheme": self.scheme,
+            "bits_per_weight": self.bits_per_weight,
+            "weight_bytes": self.weight_bytes,
+            "perplexity": self.perplexity,
+            **self.speed.to_dict(),
+            "times_faster": self.times_faster,
+            "memory": {**vars(self.memory), "decode_above_imports": self.memory.decode_above_imports},
+            "text": self.text,
+        }
+
+
+class Stages:
+    """Progress bars on stderr, one per stage; plain lines where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> Stages:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    @contextmanager
+    def stage(self, description: str) -> Iterator[Step]:
+        if not self._console.is_terminal:
+            self._console.print(description)
+        task = self._bar.add_task(description, total=None)
+        yield lambda done, total: self._bar.update(task, completed=done, total=total)
+        self._bar.update(task, completed=1, total=1)
+
+
+def measure(source: str, versions: Sequence[Version], settings: Settings, stages: Stages) -> list[Measured]:
+    """Figures of every version of the model at ``source``; the first is what the others are held against."""
+    quiet_libraries()
+    with stages.stage(f"Loading {source}"):
+        original = load(source, dtype=DTYPES[settings.dtype])
+    models = {}
+    memory = {}
+    with tempfile.TemporaryDirectory(prefix="lowbit-decode-") as scratch:
+        for index, version in enumerate(versions):
+            directory: str | Path = source
+            models[version.name] = original.model
+            if version.scheme is not None:
+                directory = Path(scratch) / str(index)
+                with stages.stage(f"Converting to {version.name}") as step:
+                    models[version.name] = convert(original, version, directory, step)
+            with stages.stage(f"Memory of {version.name}"):
+                memory[version.name] = peak_memory(directory, dtype=settings.dtype)
+    texts, quality = {}, {}
+    for name, model in models.items():
+        with stages.stage(f"Perplexity of {name}") as step:
+            quality[name] = perplexity(
+                model, original.tokenizer, max_tokens=settings.perplexity_tokens, progress=step
+            )
+            texts[name] = generate_text(
+                model, original.tokenizer, settings.prompt, max_new_tokens=settings.sample_tokens
+            ).text
+    with stages.stage("Decoding, in turn") as step:
+        ids = original.tokenizer(settings.prompt, return_tensors="pt")["input_ids"]
+        speeds = decode_speed(
+            models, ids, new_tokens=settings.new_tokens, rounds=settings.rounds, progress=step
+        )
+    measured = []
+    for version in versions:
+        weights = weight_size(models[version.name])
+        measured.append(
+            Measured(
+                name=version.name,
+                scheme=None if version.scheme is None else version.scheme.to_config(),
+                bits_per_weight=weights.bits_per_weight,
+                weight_bytes=weights.bytes,
+                quality=quality[version.name],
+                speed=speeds[version.name],
+                times_faster=speeds[version.name].times_faster_than(speeds[versions[0].name]),
+                memory=memory[version.name],
+                text=texts[version.name],
+            )
+        )
+    return measured
+
+
+def convert(original: LoadedModel, version: Version, directory: Path, step: Step) -> object:
+    """A converted copy of the model, saved with its tokenizer as well."""
+    assert version.scheme is not None
+    model = copy.deepcopy(original.model)
+    lowbit.replace_linear(
+        model,
+        version.scheme,
+        skip=version.skip,
+        overrides=version.overrides,
+        progress=lambda done, total, _: step(done, total),
+    )
+    lowbit.save_pretrained(model, directory)
+    original.tokenizer.save_pretrained(directory)
+    return model
+
+
+COLUMNS = (
+    "model",
+    "bits/weight",
+    "weights",
+    "perplexity",
+    "tokens/s",
+    "x faster",
+    "peak memory",
+    "of it model",
+)
+
+
+def rows(measured: Sequence[Measured]) -> list[tuple[str, ...]]:
+    """Cells of the table, one row per version."""
+    return [
+        (
+            m.name,
+            f"{m.bits_per_weight:.2f}",
+            size(m.weight_bytes),
+            f"{m.perplexity:.2f}" if m.perplexity < 1e5 else f"{m.perplexity:.1e}",
+            f"{m.tokens_per_second:.1f} ({1000 / max(m.speed.rounds):.1f}-{1000 / min(m.speed.rounds):.1f})",
+            f"{m.times_faster:.2f}",
+            size(m.memory.decode_peak),
+            size(m.memory.decode_above_imports),
+        )
+        for m in measured
+    ]
+
+
+def write(
+    output: Path, stem: str, title: str, measured: Sequence[Measured], settings: Settings, note: str = ""
+) -> None:
+    """STEM.json, STEM.md and STEM.png in ``output``."""
+    from plots import plot_demo
+
+    stamp = environment()
+    document = {
+        "title": title,
+        "versions": [m.to_dict() for m in measured],
+        "perplexity_definition": measured[0].quality.definition,
+        "settings": vars(settings),
+        "note": note,
+        "environment": stamp,
+    }
+    write_json(output / f"{stem}.json", document)
+    samples = "\n".join(f"* **{m.name}**: {settings.prompt}{_one_line(m.text)}" for m in measured)
+    parts = (f"# {title}", markdown_table(COLUMNS, rows(measured)), how(measured, settings), note, samples)
+    text = "\n\n".join(part for part in (*parts, describe(stamp)) if part)
+    (output / f"{stem}.md").write_text(text + "\n", encoding="utf-8")
+    plot_demo(output / f"{stem}.png", measured, title, describe(stamp))
+
+
+def how(measured: Sequence[Measured], settings: Settings) -> str:
+    """How the figures were obtained."""
+    quality = measured[0].quality
+    imports = size(measured[0].memory.imports)
+    imports = size(measured[0].memory.imports)
+    return (
+        f"Perplexity: {quality.definition}; text: Python's `pydoc_data.topics`. Tokens per second: greedy "
+        f"decoding at batch 1 by transformers' `generate`, {settings.new_tokens} tokens; medians (range) of "
+        f"{settings.rounds} rounds in which all versions take turns. Peak memory: resident, while decoding, "
+        f"in a process of its own; of it {imports} are Python and torch before any weight."
+    )
+
+
+def show(
+    console: Console, title: str, measured: Sequence[Measured], settings: Settings, note: str = ""
+) -> None:
+    """The same on the terminal."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for index, name in enumerate(COLUMNS):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    for row in rows(measured):
+        table.add_row(*row)
+    console.print(table)
+    for m in measured:
+        console.print(f"[bold]{m.name}[/bold]")
+        sample = textwrap.shorten(settings.prompt + _one_line(m.text), 300)
+        console.print(textwrap.fill(sample, 100, initial_indent="  ", subsequent_indent="  "), markup=False)
+    for paragraph in (how(measured, settings), note):
+        if paragraph:
+            console.print("\n" + textwrap.fill(paragraph, 100), markup=False, style="dim")
+
+
+def _one_line(text: str) -> str:
+    return " " * text[:1].isspace() + " ".join(text.split())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("--scheme", action="append", default=[], help=SCHEME_HELP)
+    parser.add_argument(
+        "--include-head", action="store_true", help="convert lm_head and a tied embedding too"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
+    parser.add_argument("--new-tokens", type=int, default=Settings.new_tokens)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--perplexity-tokens", type=int, default=20_480)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    arguments = parser.parse_args()
+    settings = Settings(
+        dtype=arguments.dtype,
+        perplexity_tokens=arguments.perplexity_tokens,
+        new_tokens=arguments.new_tokens,
+        rounds=arguments.rounds,
+    )
+    skip = () if arguments.include_head else ("lm_head",)
+    versions = [Version(f"{arguments.dtype} original")]
+    for spec in arguments.scheme:
+        scheme = parse_scheme(spec)
+        versions.append(Version(scheme_label(scheme), scheme, skip))
+    with Stages() as stages:
+        measured = measure(arguments.model, versions, settings, stages)
+    title = f"{arguments.model}: decoding on a CPU"
+    write(arguments.output, "decode", title, measured, settings)
+    show(Console(), title, measured, settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

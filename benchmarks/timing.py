@@ -1,0 +1,118 @@
+"""Alternating timing of several ways to do one thing, with weights that do and do not fit the caches.
+
+Every round calls each candidate, so a disturbance of the machine meets all of them, and ratios are taken
+within a round. *Cold* calls go through copies of the weights whose total is far larger than the last-level
+cache, so that every call reads memory; *warm* calls repeat one copy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+
+Call = Callable[[], object]
+
+
+@dataclass
+class Candidate:
+    """One way to do the work.
+
+    Attributes:
+        name: unique in a run.
+        calls: the same work on different copies of the weights.
+        bytes: read and written by one call, everything counted.
+    """
+
+    name: str
+    calls: Sequence[Call]
+    bytes: int
+
+
+@dataclass
+class Samples:
+    """Microseconds per call, one figure (the median of its calls) per round."""
+
+    cold: list[float] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        if len(values) < 2:
+            return cls(values[0], values[0], values[0])
+        low, middle, high = quantiles(values, n=4, method="inclusive")
+        return cls(middle, low, high)
+
+    def __str__(self) -> str:
+        return f"{figures(self.median)} ({figures(self.low)}-{figures(self.high)})"
+
+
+def figures(value: float) -> str:
+    """Three figures, no exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def copies_needed(weight_bytes: int, cache_bytes: int) -> int:
+    """Copies of a weight for cold calls: at least four times the last-level cache, and 160 MB."""
+    wanted = max(4 * cache_bytes, 160_000_000)
+    return max(2, -(-wanted // weight_bytes))
+
+
+def alternate(
+    candidates: Sequence[Candidate],
+    *,
+    rounds: int,
+    round_ms: float = 10.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Samples]:
+    """Time all candidates, ``rounds`` times in turn, cold and then warm, about ``round_ms`` each.
+
+    The first call of every candidate is not counted. Cold calls go on through the copies where the round
+    before stopped, so that a copy is met again only after all the others.
+    """
+    samples = {candidate.name: Samples() for candidate in candidates}
+    positions = dict.fromkeys(samples, 0)
+    counts = {candidate.name: _calls_per_round(candidate, round_ms) for candidate in candidates}
+    for done in range(rounds):
+        for candidate in candidates:
+            count, start = counts[candidate.name], positions[candidate.name]
+            order = [candidate.calls[(start + i) % len(candidate.calls)] for i in range(count)]
+            positions[candidate.name] = start + count
+            samples[candidate.name].cold.append(_time(order))
+            samples[candidate.name].warm.append(_time([order[-1]] * count))
+        if progress is not None:
+            progress(done + 1, rounds)
+    return samples
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """How many times faster ``ours`` is: ratios of the same rounds."""
+    return Spread.of([there / here for here, there in zip(ours, theirs, strict=True)])
+
+
+def _calls_per_round(candidate: Candidate, round_ms: float) -> int:
+    candidate.calls[0]()
+    microseconds = _time([candidate.calls[1 % len(candidate.calls)]] * 2)
+    return int(min(max(round_ms * 1000 / microseconds, 2), 200))
+
+
+def _time(calls: Sequence[Call]) -> float:
+    clock = time.perf_counter_ns
+    times = []
+    for call in calls:
+        began = clock()
+        call()
+        times.append(clock() - began)
+    return median(times) / 1000

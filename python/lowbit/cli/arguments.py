@@ -1,0 +1,32 @@
+"""Arguments several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lowbit.cli.output import progress, quiet_libraries
+from lowbit.models import DTYPES, SOURCES, LoadedModel, load
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"Which model: {SOURCES}.")]
+DtypeOption = Annotated[
+    str,
+    typer.Option(
+        help=f"Of the floating-point weights and activations: {', '.join(DTYPES)}.", metavar="DTYPE"
+    ),
+]
+
+
+def load_model(source: str, dtype: str) -> LoadedModel:
+    """The model, quietly, with a sign of life on a terminal.
+
+    Raises:
+        typer.BadParameter: unknown dtype.
+        CheckpointError: the model cannot be loaded.
+    """
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"unknown dtype '{dtype}'; allowed {', '.join(DTYPES)}")
+    quiet_libraries()
+    with progress(f"Loading {source}"):
+        return load(source, dtype=DTYPES[dtype])

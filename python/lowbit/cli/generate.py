@@ -1,0 +1,60 @@
+"""``lowbit generate``: continue a prompt, token by token, and say how fast."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from lowbit.cli.arguments import DtypeOption, ModelArgument, load_model
+from lowbit.cli.output import JsonOption, print_json
+
+
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text to continue.")],
+    max_new_tokens: Annotated[int, typer.Option(help="Stop after this many tokens.", min=1)] = 128,
+    temperature: Annotated[
+        float, typer.Option(help="0: the most likely token; above 0: sample.", min=0.0)
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option(help="Sample among the tokens that make up this probability.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the random numbers, when sampling.")] = 0,
+    dtype: DtypeOption = "bfloat16",
+    json_output: JsonOption = False,
+) -> None:
+    """Continue a prompt; the text goes to stdout as it is made, the speed to stderr."""
+    from lowbit.generation import generate_text
+
+    loaded = load_model(model, dtype)
+
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    if not json_output:
+        write(prompt)
+    result = generate_text(
+        loaded.model,
+        loaded.tokenizer,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        on_text=None if json_output else write,
+    )
+    speed = result.tokens_per_second
+    if json_output:
+        print_json({"model": model, "prompt": prompt, **asdict(result), "tokens_per_second": speed})
+        return
+    write("\n")
+    pace = f", {speed:.1f} tokens/s" if speed is not None else ""
+    print(
+        f"{result.new_tokens} tokens{pace}; first token after {result.prefill_seconds:.2f} s "
+        f"({result.prompt_tokens} prompt tokens)",
+        file=sys.stderr,
+    )

@@ -1,0 +1,112 @@
+"""Peak memory of decoding with a model, measured in a process of its own so that the figure means that model
+only.
+
+``python -m lowbit.memory SOURCE`` is that process: it loads the source, generates, and prints one JSON
+object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lowbit.errors import CheckpointError
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Resident bytes of one process, from its start to its last token.
+
+    ``imports`` is what Python, torch and transformers take before any weight; ``decode_peak`` the highest
+    point after loading, ``peak`` the highest of all. Where the system cannot restart its high-water mark both
+    are the same.
+    """
+
+    imports: int
+    peak: int
+    decode_peak: int
+
+    @property
+    def decode_above_imports(self) -> int:
+        """What the model, its cache and its temporaries take while decoding."""
+        return self.decode_peak - self.imports
+
+
+def peak_memory(source: str | Path, *, dtype: str = "bfloat16", new_tokens: int = 32) -> PeakMemory:
+    """Load ``source`` (see ``lowbit.models``) in a fresh process, generate greedily, and return its memory.
+
+    Raises:
+        CheckpointError: the process failed; the message is its last line.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "lowbit.memory",
+        str(source),
+        "--dtype",
+        dtype,
+        "--new-tokens",
+        str(new_tokens),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+        raise CheckpointError(f"measuring the memory of '{source}' failed: {lines[-1]}")
+    return PeakMemory(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def _status(field: str) -> int | None:
+    """Bytes of a ``Vm...`` line of /proc/self/status."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def _peak() -> int:
+    mark = _status("VmHWM")
+    if mark is not None:
+        return mark
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _restart_peak() -> None:
+    with contextlib.suppress(OSError):
+        _CLEAR_REFS.write_text("5")  # proc(5): VmHWM restarts at the present size
+
+
+def _probe(source: str, dtype: str, new_tokens: int) -> PeakMemory:
+    import torch
+
+    from lowbit import generation, models
+
+    imports = _status("VmRSS") or _peak()
+    loaded = models.load(source, dtype=models.DTYPES[dtype])
+    load_peak = _peak()
+    _restart_peak()
+    prompt = torch.tensor([[loaded.tokenizer.bos_token_id or 0] + [1] * 15])
+    generation.decode_seconds(loaded.model, prompt, new_tokens)
+    decode_peak = _peak()
+    return PeakMemory(imports=imports, peak=max(load_peak, decode_peak), decode_peak=decode_peak)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m lowbit.memory")
+    parser.add_argument("source")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--new-tokens", type=int, default=32)
+    arguments = parser.parse_args()
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    print(json.dumps(asdict(_probe(arguments.source, arguments.dtype, arguments.new_tokens))))

