@@ -1,7 +1,7 @@
 """Builds the native parts with CMake and ninja, or says why it cannot.
 
-What was built, and the reason where something was not, is written to lowbit/_build.json, which `lowbit info` shows.
-Without a C++ compiler the package installs as pure Python and computes through torch. A compiler that is there but
+What was built, and the reason where nothing was, is written to lowbit/_build.json, which `lowbit info` shows.
+Without a C++ compiler the package installs as pure Python and computes through torch. One that is there but
 fails stops the installation: a slow package must never be the silent result of a broken build.
 """
 
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Command, Distribution, setup
 from setuptools.command.build import build
@@ -49,7 +50,7 @@ class BuildNative(Command):
     """Configures, builds and installs CMakeLists.txt into the package (the source tree when editable)."""
 
     description = "build the native kernels and the torch operators"
-    user_options = [("build-lib=", "b", "directory to put the package in")]
+    user_options: ClassVar = [("build-lib=", "b", "directory to put the package in")]
 
     def initialize_options(self) -> None:
         self.build_lib: str | None = None
@@ -77,7 +78,8 @@ class BuildNative(Command):
     def _build(self, package: Path) -> dict[str, object]:
         import pybind11
 
-        assert self.build_temp is not None and COMPILER is not None
+        assert self.build_temp is not None
+        assert COMPILER is not None
         folder = Path(self.build_temp).resolve() / "cmake"
         configure = [
             "cmake",
@@ -103,10 +105,12 @@ class BuildNative(Command):
             self._call(["cmake", "--install", str(folder)])
         except (OSError, subprocess.CalledProcessError) as error:
             raise SystemExit(
-                f"lowbit: the native build failed ({error}). The compiler's messages are above; C++20 is needed. "
-                "To install without native kernels set CXX=none."
+                f"lowbit: the native build failed ({error}). The compiler's messages are above; C++20 is "
+                "needed. To install without native kernels set CXX=none."
             ) from None
-        version = subprocess.run([COMPILER.split()[0], "--version"], capture_output=True, text=True, check=True)
+        version = subprocess.run(
+            [COMPILER.split()[0], "--version"], capture_output=True, text=True, check=True
+        )
         return {
             "compiler": version.stdout.splitlines()[0],
             "machine": platform.machine(),
@@ -115,8 +119,9 @@ class BuildNative(Command):
 
     @staticmethod
     def _call(command: list[str]) -> None:
-        import cmake
         import ninja
+
+        import cmake
 
         # The build requirements' own programs, wherever pip put them, before any of the system.
         path = os.pathsep.join([cmake.CMAKE_BIN_DIR, ninja.BIN_DIR, os.environ.get("PATH", "")])
@@ -135,7 +140,7 @@ class BuildNative(Command):
 
 
 class Build(build):
-    sub_commands = [*build.sub_commands, ("build_native", None)]
+    sub_commands: ClassVar = [*build.sub_commands, ("build_native", None)]
 
 
 setup(distclass=NativeDistribution, ext_modules=[], cmdclass={"build": Build, "build_native": BuildNative})

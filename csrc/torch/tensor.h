@@ -178,7 +178,7 @@ void follow_torch_threads();
 enum class Form { kFunctional, kOut, kWide };
 
 // Above so many tokens an expanded weight, read once, and torch's matrix product beat a product that decodes
-// the weight again for every few tokens. python/lowbit/ops/_wide.py does that.
+// the weight again for every few tokens. The Python operators do that.
 inline constexpr int64_t kMaxKernelTokens = 32;
 
 // Computes y after all other checks: call(x, bias, y) runs the kernel. `wide` names the operator for many

@@ -23,5 +23,5 @@ def build_record() -> dict[str, Any]:
 
 
 def cmake_prefix() -> str:
-    """Value for CMAKE_PREFIX_PATH with which a C or C++ project finds `find_package(lowbit)` in this installation."""
+    """The CMAKE_PREFIX_PATH with which a C or C++ project finds `find_package(lowbit)` of this one."""
     return str(PACKAGE)

@@ -4,9 +4,9 @@
     y = planes_linear(x, weight, ...)      1 to 8 bits as bit planes
     y = codebook_linear(x, weight, ...)    weights from tables: channels, scalars, vectors
 
-All take activations [..., in_features] of any leading dimensions and strides and return [..., out_features] in the
-same dtype. They are differentiable in x (straight through the quantisation of the activations) and in the bias, and
-legal under torch.compile(fullgraph=True) and torch.export.
+All take activations [..., in_features] of any leading dimensions and strides and give [..., out_features] of
+the same dtype. They are differentiable in x (straight through the quantisation of the activations) and in the
+bias, and legal under torch.compile(fullgraph=True) and torch.export.
 """
 
 from lowbit.ops.codebook import codebook_linear

@@ -17,7 +17,9 @@ TILE_ROWS = 64
 def check_input(x: Tensor, in_features: int) -> None:
     """Raise a typed error unless x is [..., in_features] of a floating dtype."""
     if x.dtype not in FLOAT_DTYPES:
-        raise DtypeError("wrong dtype of the input", found=x.dtype, allowed="float32, float16, bfloat16, float64")
+        raise DtypeError(
+            "wrong dtype of the input", found=x.dtype, allowed="float32, float16, bfloat16, float64"
+        )
     if x.dim() == 0 or x.shape[-1] != in_features:
         raise ShapeError("wrong shape of the input", found=list(x.shape), allowed=f"[..., {in_features}]")
 
@@ -43,5 +45,5 @@ def precision_code(precision: str | None, x: Tensor) -> int:
 
 @torch.compiler.assume_constant_result
 def choose(kind: str, device: str, dtype: torch.dtype, backend: str | None) -> str:
-    """Name of the backend for these inputs. A constant to torch.compile: it depends on the installation only."""
+    """Name of the backend for such inputs: a constant to torch.compile, the installation decides."""
     return backends.select(kind, device=torch.device(device), dtype=dtype, backend=backend).backend.name

@@ -49,8 +49,8 @@ def _load() -> str | None:
 def operator(name: str) -> Callable[..., Tensor]:
     """torch.ops.lowbit.<name>, without the detour through Python's autograd where gradients are off.
 
-    Registered gradients cost a call about 3 us even under torch.no_grad(): torch enters Python to find that there is
-    nothing to record. Going below the autograd keys skips that; tracers see the operator itself.
+    Registered gradients cost a call about 3 us even under torch.no_grad(): torch enters Python to find that
+    there is nothing to record. Going below the autograd keys skips that; tracers see the operator itself.
     """
     op: Callable[..., Tensor] = getattr(torch.ops.lowbit, name).default
     below_autograd: Callable[[], Any] = torch._C._AutoDispatchBelowAutograd

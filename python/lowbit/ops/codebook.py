@@ -39,10 +39,10 @@ def codebook_linear(
     """y = x W^T + bias. The variant is told by what is given: labels, tables, or codebooks with out_scales.
 
     Shapes and formulas are those of the classes in lowbit.formats.codebook:
-        channel (SWSC, arXiv 2501.08631): `labels`, `axis`, and optionally `low_rank_out`, `low_rank_in`; weight
-            [C, K] for output channels (axis 0), [N, C] for input channels (axis 1).
-        scalar (SqueezeLLM, arXiv 2306.07629): `tables`, and optionally the three outlier tensors; weight uint8
-            [B, N, ceil(K/8)].
+        channel (SWSC, arXiv 2501.08631): `labels`, `axis`, and optionally `low_rank_out`, `low_rank_in`;
+            weight [C, K] for output channels (axis 0), [N, C] for input channels (axis 1).
+        scalar (SqueezeLLM, arXiv 2306.07629): `tables`, and optionally the three outlier tensors;
+            weight uint8 [B, N, ceil(K/8)].
         vector (AQLM, arXiv 2401.06118): `codebooks` and `out_scales`; weight uint8 [M, N, ceil(K/v)].
 
     Args:
@@ -55,13 +55,18 @@ def codebook_linear(
         [..., N] in x's dtype.
 
     Raises:
-        FormatError: no variant, or more than one, is described (ShapeError, DtypeError: a wrong shape or dtype).
+        FormatError: no variant, or more than one, is described.
+        ShapeError, DtypeError, ValueRangeError: an argument does not fit.
         BackendError: the forced backend cannot run it.
     """
     in_features = x.shape[-1] if x.dim() else 0
     check_input(x, in_features)
     code = precision_code(precision, x)
-    given = [name for name, t in (("labels", labels), ("tables", tables), ("codebooks", codebooks)) if t is not None]
+    given = [
+        name
+        for name, t in (("labels", labels), ("tables", tables), ("codebooks", codebooks))
+        if t is not None
+    ]
     if len(given) != 1:
         raise FormatError(
             "the tensors do not say which codebook it is",
@@ -71,9 +76,7 @@ def codebook_linear(
     if labels is not None:
         operator = _operator("channel", x, backend)
         rows = labels.shape[0] if axis == 0 else weight.shape[0]
-        return operator(
-            x, weight, labels, low_rank_out, low_rank_in, bias, in_features, rows, axis, code
-        )
+        return operator(x, weight, labels, low_rank_out, low_rank_in, bias, in_features, rows, axis, code)
     if tables is not None:
         operator = _operator("scalar", x, backend)
         outliers = (outlier_offsets, outlier_columns, outlier_values)
@@ -115,8 +118,8 @@ def _fake_out(*args: Any) -> None:
     """Writes its last argument; nothing to infer."""
 
 
-# Many tokens. The kernels of channel and vector compute in fp32 at every precision, those of scalar at all but
-# "fast"; so do these.
+# Many tokens. The kernels of channel and vector compute in fp32 at every precision, those of scalar at all
+# but "fast"; so do these.
 
 
 def _wide_channel(x: Tensor, *args: Any) -> Tensor:

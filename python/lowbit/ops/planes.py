@@ -32,8 +32,8 @@ def planes_linear(
 ) -> Tensor:
     """y = x W^T + bias, w = scales * (2^(B-b) v_b + offsets), from the first b = active_bits of B planes.
 
-    v_b is the odd value of the first b bits (bipolar codes, arXiv 2409.17870). With activation_bits the activations
-    are quantised to such codes too and the product is exact in integers.
+    v_b is the odd value of the first b bits (bipolar codes, arXiv 2409.17870). With activation_bits the
+    activations are quantised to such codes too and the product is exact in integers.
 
     Args:
         x: float [..., K].
@@ -71,8 +71,10 @@ def planes_linear(
         rows = weight.shape[1]
         if out_features is not None and out_features != rows:
             raise ShapeError("out_features is not the number of rows", found=out_features, allowed=rows)
-    elif out_features is not None or bias is not None:
-        rows = out_features if bias is None or out_features is not None else bias.shape[0]
+    elif out_features is not None:
+        rows = out_features
+    elif bias is not None:
+        rows = bias.shape[0]
     else:
         raise ShapeError("tiles are padded and do not tell the number of rows", allowed="out_features=N")
     bits = weight.shape[1 if tiled else 0]
@@ -133,7 +135,7 @@ def _wide(
     activation_bits: int,
     precision: int,
 ) -> Tensor:
-    """Many tokens at precision "exact": expand the weight once, row block by row block, and multiply with torch."""
+    """Many tokens at "exact": expand the weight once, row block by row block, and multiply with torch."""
     weight, scales, offsets = _untile(tiles, scales, offsets, in_features, out_features)
     operator = backends.get("torch").operator("planes")
     sizes = (in_features, out_features, group_size)

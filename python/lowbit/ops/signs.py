@@ -31,10 +31,11 @@ def signs_linear(
     precision: str | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """y = (((x * (g in_scales)) B^T) * (g out_scales)) + bias, g = softmax(x router^T) (BinaryMoS, arXiv 2406.12311).
+    """y = (((x * (g in_scales)) B^T) * (g out_scales)) + bias, with the gates g = softmax(x router^T).
 
-    Layers with the same input may be fused: `segments` lists their output sizes, their weights, scales and biases lie
-    one below the other, each has its own router and input scales.
+    That is BinaryMoS (arXiv 2406.12311); without router OneBit (arXiv 2402.11295); without both scales plain
+    signs. Layers with the same input may be fused: `segments` lists their output sizes, their weights, scales and
+    biases lie one below the other, each has its own router and input scales.
 
     Args:
         x: float [..., K].
@@ -164,13 +165,11 @@ def _wide(
     group_size: int,
     precision: int,
 ) -> Tensor:
-    """Many tokens at precision "exact": expand the weight once, row block by row block, and multiply with torch."""
+    """Many tokens at "exact": expand the weight once, row block by row block, and multiply with torch."""
     weight, scales = _untile(tiles, scales, segments or [out_features], in_features)
     operator = backends.get("torch").operator("signs")
     mix = (router, in_scales, out_scales)
-    return operator(
-        x, weight, scales, *mix, bias, segments, in_features, out_features, group_size, precision
-    )
+    return operator(x, weight, scales, *mix, bias, segments, in_features, out_features, group_size, precision)
 
 
 def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
@@ -179,7 +178,9 @@ def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     dz = (dy * (g S_out)) B,  dg = (dy * u) S_out^T + (dz * x) S_in^T,
     dx = dz * (g S_in) + softmax'(dg) R
     """
-    _, tiles, scales, router, in_scales, out_scales, _, segments, in_features, out_features, group, code = inputs
+    _, tiles, scales, router, in_scales, out_scales, _, segments, in_features, out_features, group, code = (
+        inputs
+    )
     sizes = segments or [out_features]
     weight, scales = _untile(tiles, scales, sizes, in_features)
     dx = torch.zeros_like(x)
