@@ -1,0 +1,202 @@
+// Thread pool and choice of the instruction set.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/fp_control.h"
+#include "core/scratch.h"
+#include "core/thread_pool.h"
+#include "lowbit.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+int failures = 0;
+
+#define EXPECT(condition)                                                  \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      ++failures;                                                          \
+      std::printf("%s:%d: %s is false\n", __FILE__, __LINE__, #condition); \
+    }                                                                      \
+  } while (0)
+
+// Every index once, chunks contiguous and in the documented place.
+bool covers(int64_t n, int threads) {
+  std::vector<std::atomic<int>> visits(n);
+  std::atomic<bool> placed{true};
+  lowbit::parallel_for(n, threads, [&](int64_t begin, int64_t end, int chunk) {
+    const bool whole = begin == 0 && end == n && chunk == 0;
+    const int64_t chunks = std::min<int64_t>(n, threads);
+    if (!whole && (begin != n * chunk / chunks || end != n * (chunk + 1) / chunks)) placed = false;
+    for (int64_t i = begin; i < end; ++i) ++visits[i];
+  });
+  for (const auto& count : visits) {
+    if (count != 1) return false;
+  }
+  return placed;
+}
+
+void chunks() {
+  for (int64_t n : {1, 2, 3, 7, 64, 1000}) {
+    for (int threads : {1, 2, 3, 5}) EXPECT(covers(n, threads));
+  }
+  lowbit::parallel_for(0, 2, [](int64_t, int64_t, int) { EXPECT(false); });
+}
+
+void thread_counts() {
+  const int cores = lowbit_get_num_threads();
+  EXPECT(cores >= 1);
+  lowbit_set_num_threads(3);
+  EXPECT(lowbit_get_num_threads() == 3);
+  lowbit_set_num_threads(0);
+  EXPECT(lowbit_get_num_threads() == cores);
+}
+
+// Callers from several threads, nested calls, and calls after the workers have gone to sleep.
+void concurrent_callers() {
+  std::atomic<int64_t> total{0};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([&total, caller] {
+      for (int i = 0; i < 300; ++i) {
+        if (caller == 0 && i % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        lowbit::parallel_for(10, 3, [&](int64_t begin, int64_t end, int) {
+          for (int64_t k = begin; k < end; ++k) {
+            lowbit::parallel_for(5, 2, [&](int64_t from, int64_t to, int) { total += to - from; });
+          }
+        });
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT(total == 4 * 300 * 10 * 5);
+}
+
+// A task that insists on two threads at once: the second one must really exist.
+void workers_run() {
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    std::atomic<int> inside{0};
+    std::atomic<bool> met{false};
+    lowbit::parallel_for(2, 2, [&](int64_t, int64_t, int) {
+      ++inside;
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+      while (inside < 2 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+      if (inside == 2) met = true;
+    });
+    EXPECT(met);
+  }
+}
+
+int exit_status(pid_t child) {
+  int status = -1;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+void survives_fork() {
+  EXPECT(covers(100, 2));
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);  // a child that waits for its parent's workers would wait for ever
+    std::exit(covers(100, 2) && covers(100, 3) ? 0 : 1);
+  }
+  EXPECT(exit_status(child) == 0);
+  EXPECT(covers(100, 2));
+}
+
+void workers_round_like_the_caller() {
+#if defined(__x86_64__)
+  const uint64_t before = lowbit::fp_control();
+  _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
+  std::atomic<int> flushing{0};
+  lowbit::parallel_for(3, 3, [&](int64_t begin, int64_t end, int) {
+    if (_MM_GET_FLUSH_ZERO_MODE() == _MM_FLUSH_ZERO_ON) flushing += static_cast<int>(end - begin);
+  });
+  lowbit::set_fp_control(before);
+  EXPECT(flushing == 3);
+#endif
+}
+
+void scratch_memory() {
+  lowbit::Scratch scratch;
+  std::byte* const first = scratch.reserve(1000);
+  EXPECT(reinterpret_cast<uintptr_t>(first) % lowbit::Scratch::kAlignment == 0);
+  EXPECT(scratch.reserve(10) == first && scratch.reserve(1000) == first);
+  EXPECT(scratch.reserve(SIZE_MAX / 4) == nullptr);
+  EXPECT(scratch.reserve(1000) != nullptr);
+}
+
+// The environment is read at first use, so each case needs a process of its own.
+std::string isa_with(const char* forced, lowbit_status* status) {
+  int channel[2];
+  if (pipe(channel) != 0) return "no pipe";
+  const pid_t child = fork();
+  if (child == 0) {
+    setenv("LOWBIT_CPU_ISA", forced, 1);
+    lowbit_isa isa = LOWBIT_ISA_SCALAR;
+    const lowbit_status found = lowbit_get_isa(&isa);
+    const std::string text = found == LOWBIT_OK ? lowbit_isa_name(isa) : lowbit_last_error();
+    const bool written = write(channel[1], text.data(), text.size()) == static_cast<ssize_t>(text.size());
+    _exit(written ? found : 99);
+  }
+  close(channel[1]);
+  std::string text;
+  char buffer[256];
+  for (ssize_t count; (count = read(channel[0], buffer, sizeof buffer)) > 0;) text.append(buffer, count);
+  close(channel[0]);
+  *status = static_cast<lowbit_status>(exit_status(child));
+  return text;
+}
+
+void instruction_sets() {
+  EXPECT(lowbit_isa_available(LOWBIT_ISA_SCALAR) == 1);
+  EXPECT(lowbit_isa_available(static_cast<lowbit_isa>(77)) == 0);
+  EXPECT(lowbit_isa_name(static_cast<lowbit_isa>(77)) == nullptr);
+  lowbit_status status;
+  for (lowbit_isa isa :
+       {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512, LOWBIT_ISA_NEON}) {
+    const std::string name = lowbit_isa_name(isa);
+    const std::string answer = isa_with(name.c_str(), &status);
+    if (lowbit_isa_available(isa)) {
+      EXPECT(status == LOWBIT_OK && answer == name);
+    } else {
+      EXPECT(status == LOWBIT_UNSUPPORTED && answer.find("forces " + name) != std::string::npos);
+    }
+  }
+  EXPECT(isa_with("sse9", &status).find("'sse9'; allowed: scalar, avx2") != std::string::npos);
+  EXPECT(status == LOWBIT_INVALID_ARGUMENT);
+  EXPECT(lowbit_set_isa(static_cast<lowbit_isa>(5)) == LOWBIT_INVALID_ARGUMENT);
+  EXPECT(lowbit_get_isa(nullptr) == LOWBIT_INVALID_ARGUMENT);
+  EXPECT(lowbit_set_isa(LOWBIT_ISA_SCALAR) == LOWBIT_OK);
+  lowbit_isa now = LOWBIT_ISA_AVX2;
+  EXPECT(lowbit_get_isa(&now) == LOWBIT_OK && now == LOWBIT_ISA_SCALAR);
+  EXPECT(std::string(lowbit_version()).find('.') != std::string::npos);
+}
+
+}  // namespace
+
+int main() {
+  instruction_sets();  // first: its children must not have asked for the instruction set yet
+  chunks();
+  thread_counts();
+  workers_run();
+  concurrent_callers();
+  survives_fork();
+  workers_round_like_the_caller();
+  scratch_memory();
+  std::printf("%d failures\n", failures);
+  return failures == 0 ? 0 : 1;
+}
