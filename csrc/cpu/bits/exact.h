@@ -32,7 +32,7 @@ class ExactProduct {
         x_(x),
         epilogue_(epilogue),
         active_planes_(active_planes),
-        runs_{x.k_blocks, kRunBlocks, weight_group_blocks(weight), kRunBlocks},
+        runs_(x.k_blocks, kRunBlocks, weight_group_blocks(weight), kRunBlocks),
         groups_(weight_groups(weight)),
         plane_stride_(x.k_blocks * kBlockBytes) {}
 
@@ -44,12 +44,14 @@ class ExactProduct {
         for (int64_t row = 0; row < kTileRows; ++row) acc[tile][row] = 0.0f;
       }
       alignas(64) float tables[kChunkBlocks * 8 * 16];
-      for (int64_t begin = 0; begin < x_.k_blocks; begin += kChunkBlocks) {
-        const int64_t end = smaller(begin + kChunkBlocks, x_.k_blocks);
-        build_tables(values + begin * kBlockInputs, end - begin, tables);
+      for (Runs chunk = runs_; !chunk.done();) {
+        const int64_t end = smaller(chunk.begin() + kChunkBlocks, x_.k_blocks);
+        build_tables(values + chunk.begin() * kBlockInputs, end - chunk.begin(), tables);
+        Runs next = chunk;
         for (int64_t tile = 0; tile < tiles; ++tile) {
-          add_chunk(first_tile + tile, begin, end, tables, acc[tile]);
+          next = add_chunk(first_tile + tile, chunk, end, tables, acc[tile]);
         }
+        chunk = next;
       }
       for (int64_t tile = 0; tile < tiles; ++tile) finish(first_tile + tile, token, acc[tile]);
     }
@@ -74,22 +76,22 @@ class ExactProduct {
     }
   }
 
-  LOWBIT_INLINE void add_chunk(int64_t tile, int64_t begin, int64_t end, const float* tables,
-                               float* acc) const {
+  // The runs up to block `end`, which is the end of one. Returns the first run after them.
+  LOWBIT_INLINE Runs add_chunk(int64_t tile, Runs run, int64_t end, const float* tables, float* acc) const {
     const uint8_t* bits = weight_.tiles + tile * weight_.planes * plane_stride_;
-    while (begin < end) {
-      const int64_t run_end = runs_.end(begin);
-      const int64_t group = (tile * groups_ + begin / runs_.w_group) * kTileRows;
+    for (; run.begin() < end; run.next()) {
+      const int64_t blocks = run.end() - run.begin();
+      const int64_t group = (tile * groups_ + run.w_index()) * kTileRows;
       float x_sum = 0.0f;
       if (weight_.offsets != nullptr) {
-        for (int64_t table = 0; table < 8 * (run_end - begin); ++table) x_sum += tables[16 * table + 15];
+        for (int64_t table = 0; table < 8 * blocks; ++table) x_sum += tables[16 * table + 15];
       }
       for (int64_t row = 0; row < kTileRows; row += kRows * Isa::kLanes) {
-        add_run(bits + begin * kBlockBytes + row * 4, run_end - begin, tables, x_sum, group + row, acc + row);
+        add_run(bits + run.begin() * kBlockBytes + row * 4, blocks, tables, x_sum, group + row, acc + row);
       }
-      tables += 8 * 16 * (run_end - begin);
-      begin = run_end;
+      tables += 8 * 16 * blocks;
     }
+    return run;
   }
 
   // One run of kRows row vectors. `group` is the index of the first row's scale and offset.

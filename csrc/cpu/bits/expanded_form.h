@@ -10,30 +10,21 @@
 #include <utility>
 
 #include "cpu/bits/codes.h"
+#include "cpu/bits/run_end.h"
 #include "cpu/bits/runs.h"
 #include "cpu/isa/inline.h"
 
 namespace lowbit {
 namespace {
 
+constexpr int64_t kExpandedBlocks = 4;  // 8 KiB: runs of 128 inputs are one piece
+constexpr int64_t kExpandedSteps = kExpandedBlocks * 8;
+constexpr int64_t kExpandedBytes = kExpandedSteps * kBlockBytes;
+
+// Writes `blocks` <= kExpandedBlocks blocks of a tile.
 template <class Isa, int kPlanes>
-struct ExpandedForm {
-  using I32 = typename Isa::I32;
-  using Sum = typename Isa::Sum;
-
-  // Signed dot products cannot hold 8-bit codes; those always take the register form, in nibbles.
-  static constexpr bool kAvailable = kPlanes < 8 || Isa::kFullByteDot;
-  static constexpr int64_t kChunkBlocks = 4;
-  static constexpr int64_t kBytes = kChunkBlocks * 8 * kBlockBytes;
-
-  static constexpr int kTileVectors = kTileRows / Isa::kLanes;
-  // Register blocking, row vectors x columns: 4 x 6 of 32 registers, 2 x 4 of 16.
-  static constexpr int kRows = Isa::kAccumulators >= 16 ? 4 : 2;
-  static constexpr int kMaxColumns = Isa::kAccumulators >= 16 ? 6 : 4;
-
-  // Steps that one accumulator holds without overflow.
-  static constexpr int64_t kSumSteps = Isa::kSumLimit / (((int64_t{1} << kPlanes) - 1) * 256);
-
+class Expander {
+ public:
   static LOWBIT_NOINLINE void expand(const uint8_t* bits, int64_t plane_stride, int64_t blocks,
                                      uint8_t* expanded) {
     const uint8_t* lowest = bits + (kPlanes - 1) * plane_stride;
@@ -46,37 +37,9 @@ struct ExpandedForm {
     }
   }
 
-  // sums[c][64] += 2 * sum over the blocks of code * activation
-  static LOWBIT_INLINE void multiply(const uint8_t* expanded, const int8_t* codes, int64_t column_stride,
-                                     int64_t columns, int64_t blocks, int32_t* sums) {
-    for (int64_t column = 0; column < columns;) {
-      const int64_t count = smaller(kMaxColumns, columns - column);
-      const int8_t* group_codes = codes + column * column_stride;
-      int32_t* group_sums = sums + column * kTileRows;
-      switch (count) {
-        case 1:
-          passes<1>(expanded, group_codes, column_stride, blocks, group_sums);
-          break;
-        case 2:
-          passes<2>(expanded, group_codes, column_stride, blocks, group_sums);
-          break;
-        case 3:
-          passes<3>(expanded, group_codes, column_stride, blocks, group_sums);
-          break;
-        case 4:
-          passes<4>(expanded, group_codes, column_stride, blocks, group_sums);
-          break;
-        case 5:
-          passes<5>(expanded, group_codes, column_stride, blocks, group_sums);
-          break;
-        default:
-          passes<6>(expanded, group_codes, column_stride, blocks, group_sums);
-      }
-      column += count;
-    }
-  }
-
  private:
+  using I32 = typename Isa::I32;
+
   static constexpr int kWidth = code_width(kPlanes);
 
   template <size_t... kSlot>
@@ -95,47 +58,120 @@ struct ExpandedForm {
       Isa::store(out + (i + kWidth * kSlot) * kBlockBytes, code);
     }
   }
+};
 
-  template <int kColumns>
-  static LOWBIT_NOINLINE void passes(const uint8_t* expanded, const int8_t* codes, int64_t column_stride,
-                                     int64_t blocks, int32_t* sums) {
-    if constexpr (kColumns <= kMaxColumns) {
-      for (int row = 0; row < kTileVectors; row += kRows) {
-        for (int64_t step = 0; step < blocks * 8; step += kSumSteps) {
-          block<kColumns>(expanded + step * kBlockBytes + row * Isa::kLanes * 4, codes + 4 * step,
-                          column_stride, smaller(kSumSteps, blocks * 8 - step), sums + row * Isa::kLanes);
+// A piece of a run, expanded, and the columns to multiply it with.
+template <class Isa>
+struct ExpandedPiece {
+  const uint8_t* expanded;
+  int64_t steps;
+  bool first, last;  // of the run
+  int64_t columns;
+  const int8_t* codes;  // of the first column, at the piece's first block
+  int64_t column_stride;
+  int32_t x_sum_factor;   // the run's integers start with this times the column's x_sum
+  const int32_t* x_sums;  // [columns]
+  const float* x_scales;  // of the first token
+  int64_t x_scale_stride;
+  RunEnd<Isa> end;
+  int32_t* partial;         // [columns][64], between the pieces of a run
+  float (*acc)[kTileRows];  // [tokens]
+};
+
+// kSumSteps: steps that one accumulator holds without overflow, a matter of the largest code.
+template <class Isa, int64_t kSumSteps>
+class ExpandedKernel {
+ public:
+  static LOWBIT_INLINE void multiply(const ExpandedPiece<Isa>& piece, int per_token) {
+    per_token == 1 ? groups<1>(piece) : groups<2>(piece);
+  }
+
+ private:
+  using I32 = typename Isa::I32;
+  using Sum = typename Isa::Sum;
+
+  // Register blocking, row vectors x columns: 4 x 6 of 32 registers, 2 x 4 of 16.
+  static constexpr int kRows = Isa::kAccumulators >= 16 ? 4 : 2;
+  static constexpr int kMaxColumns = Isa::kAccumulators >= 16 ? 6 : 4;
+
+  template <int kPerToken>
+  static LOWBIT_INLINE void groups(const ExpandedPiece<Isa>& piece) {
+    for (int64_t column = 0; column < piece.columns; column += kMaxColumns) {
+      switch (smaller(kMaxColumns, piece.columns - column)) {
+        case 1:
+          group<1, kPerToken>(piece, column);
+          break;
+        case 2:
+          group<2, kPerToken>(piece, column);
+          break;
+        case 3:
+          group<3, kPerToken>(piece, column);
+          break;
+        case 4:
+          group<4, kPerToken>(piece, column);
+          break;
+        case 5:
+          group<5, kPerToken>(piece, column);
+          break;
+        default:
+          group<6, kPerToken>(piece, column);
+      }
+    }
+  }
+
+  template <int kColumns, int kPerToken>
+  static LOWBIT_NOINLINE void group(const ExpandedPiece<Isa>& piece, int64_t column) {
+    if constexpr (kColumns <= kMaxColumns && kColumns % kPerToken == 0) {
+      const int8_t* codes = piece.codes + column * piece.column_stride;
+      int32_t* partial = piece.partial + column * kTileRows;
+      for (int64_t row = 0; row < kTileRows; row += kRows * Isa::kLanes) {
+        for (int64_t step = 0; step < piece.steps; step += kSumSteps) {
+          const int64_t steps = smaller(kSumSteps, piece.steps - step);
+          Sum sum[kRows][kColumns];
+          add_steps(piece.expanded + step * kBlockBytes + row * 4, codes + 4 * step, piece.column_stride,
+                    steps, sum);
+          const bool first = piece.first && step == 0;
+          const bool last = piece.last && step + steps == piece.steps;
+          for (int r = 0; r < kRows; ++r) {
+            const int64_t lane = row + r * Isa::kLanes;
+            I32 total[kColumns];
+            for (int c = 0; c < kColumns; ++c) {
+              total[c] = first ? Isa::set1(piece.x_sum_factor * piece.x_sums[column + c])
+                               : Isa::load(partial + c * kTileRows + lane);
+              total[c] = Isa::template fold<1>(total[c], sum[r][c]);
+              if (!last) Isa::store(partial + c * kTileRows + lane, total[c]);
+            }
+            if (!last) continue;
+            for (int t = 0; t < kColumns / kPerToken; ++t) {
+              const int64_t token = column / kPerToken + t;
+              piece.end.template add<kPerToken>(total + t * kPerToken, piece.x_sums + token * kPerToken,
+                                                piece.x_scales[token * piece.x_scale_stride], lane,
+                                                piece.acc[token]);
+            }
+          }
         }
       }
     }
   }
 
   template <int kColumns>
-  static LOWBIT_INLINE void block(const uint8_t* expanded, const int8_t* codes, int64_t column_stride,
-                                  int64_t steps, int32_t* sums) {
-    Sum sum[kRows][kColumns];
+  static LOWBIT_INLINE void add_steps(const uint8_t* expanded, const int8_t* codes, int64_t column_stride,
+                                      int64_t steps, Sum (&sum)[kRows][kColumns]) {
     for (auto& columns : sum) {
       for (Sum& column : columns) column = Isa::sum_zero();
     }
     for (int64_t step = 0; step < steps; ++step) {
       I32 w[kRows];
 #pragma GCC unroll 4
-      for (int row = 0; row < kRows; ++row) w[row] = Isa::load(expanded + row * Isa::kLanes * 4);
+      for (int r = 0; r < kRows; ++r) w[r] = Isa::load(expanded + r * Isa::kLanes * 4);
 #pragma GCC unroll 6
-      for (int column = 0; column < kColumns; ++column) {
-        const I32 x = Isa::broadcast(codes + column * column_stride);
+      for (int c = 0; c < kColumns; ++c) {
+        const I32 x = Isa::broadcast(codes + c * column_stride);
 #pragma GCC unroll 4
-        for (int row = 0; row < kRows; ++row) sum[row][column] = Isa::dot(sum[row][column], w[row], x);
+        for (int r = 0; r < kRows; ++r) sum[r][c] = Isa::dot(sum[r][c], w[r], x);
       }
       expanded += kBlockBytes;
       codes += 4;
-    }
-#pragma GCC unroll 6
-    for (int column = 0; column < kColumns; ++column) {
-#pragma GCC unroll 4
-      for (int row = 0; row < kRows; ++row) {
-        int32_t* out = sums + column * kTileRows + row * Isa::kLanes;
-        Isa::store(out, Isa::template fold<1>(Isa::load(out), sum[row][column]));
-      }
     }
   }
 };

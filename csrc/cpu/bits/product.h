@@ -17,6 +17,7 @@
 #include "cpu/bits/epilogue.h"
 #include "cpu/bits/expanded_form.h"
 #include "cpu/bits/register_form.h"
+#include "cpu/bits/run_end.h"
 #include "cpu/bits/runs.h"
 #include "cpu/isa/inline.h"
 
@@ -30,8 +31,8 @@ class Product {
       : weight_(weight),
         x_(x),
         epilogue_(epilogue),
-        runs_{x.k_blocks, x.x_group_blocks, weight_group_blocks(weight),
-              max_run_blocks(x.max_code, weight.planes)},
+        runs_(x.k_blocks, x.x_group_blocks, weight_group_blocks(weight),
+              max_run_blocks(x.max_code, weight.planes)),
         groups_(weight_groups(weight)),
         x_groups_((x.k_blocks + x.x_group_blocks - 1) / x.x_group_blocks),
         plane_stride_(x.k_blocks * kBlockBytes),
@@ -40,144 +41,170 @@ class Product {
   void tile(int64_t tile) const {
     const int64_t block_tokens = kBlockColumns / x_.per_token;
     for (int64_t token = 0; token < x_.tokens; token += block_tokens) {
-      tokens(tile, token, smaller(block_tokens, x_.tokens - token));
+      const int64_t tokens = smaller(block_tokens, x_.tokens - token);
+      switch (tokens * x_.per_token) {
+        case 1:
+          few<1, 1>(tile, token);
+          break;
+        case 2:
+          x_.per_token == 1 ? few<2, 1>(tile, token) : few<1, 2>(tile, token);
+          break;
+        case 3:
+          few<3, 1>(tile, token);
+          break;
+        case 4:
+          x_.per_token == 1 ? few<4, 1>(tile, token) : few<2, 2>(tile, token);
+          break;
+        default:
+          many(tile, token, tokens);
+      }
     }
   }
 
  private:
-  // Columns that share one pass over a tile: their sums and floats stay in the first cache.
-  static constexpr int64_t kBlockColumns = 24;
-  static constexpr int kRegisterColumns = Isa::kAccumulators >= 16 ? 4 : 2;
-  static constexpr int64_t kMostRegisterColumns = 4;
+  using I32 = typename Isa::I32;
 
-  void tokens(int64_t tile, int64_t first_token, int64_t tokens) const {
+  static constexpr int kRegisterColumns = Isa::kAccumulators >= 16 ? 4 : 2;
+  // Dot products of signed bytes, or with 16-bit sums, cannot hold 8-bit codes: those are multiplied in
+  // registers only, in nibbles.
+  static constexpr bool kExpandable = kPlanes < 8 || Isa::kFullByteDot;
+  // Columns that share one pass over a tile: in the expanded form, as many as keep floats and expanded
+  // weights in the first cache.
+  static constexpr int64_t kBlockColumns = kExpandable ? 24 : kRegisterColumns;
+  static constexpr int32_t kSumFactor = -((1 << kPlanes) - 1);
+
+  // Up to kRegisterColumns columns.
+  template <int kTokens, int kPerToken>
+  void few(int64_t tile, int64_t first_token) const {
+    constexpr int kColumns = kTokens * kPerToken;
+    if constexpr (kColumns > kRegisterColumns) {
+      many(tile, first_token, kTokens);
+    } else {
+      using Form = RegisterForm<Isa, kPlanes, kColumns>;
+      const TileScales scales(*this, tile);
+      float acc[kTokens][kTileRows] = {};
+      const uint8_t* bits = tile_bits(tile);
+      const int8_t* codes = x_.codes + first_token * kPerToken * column_stride_;
+      const int32_t* block_sums = x_.sums + first_token * kPerToken * x_.k_blocks;
+      const float* x_scales = x_.scales + first_token * x_groups_;
+      for (Runs run = runs_; !run.done(); run.next()) {
+        int32_t x_sums[kColumns], start[kColumns];
+        for (int c = 0; c < kColumns; ++c) {
+          x_sums[c] = sum_activations(block_sums + c * x_.k_blocks, run);
+          start[c] = kSumFactor * x_sums[c];
+        }
+        const RunEnd<Isa> run_end = scales.end_of(run);
+        Form::run(bits + run.begin() * kBlockBytes, plane_stride_, codes + run.begin() * kBlockInputs,
+                  column_stride_, run.end() - run.begin(), start,
+                  [&](int row, const I32(&total)[Form::kRows][kColumns]) {
+                    for (int t = 0; t < kTokens; ++t) {
+                      const float x_scale = x_scales[t * x_groups_ + run.x_index()];
+                      for (int r = 0; r < Form::kRows; ++r) {
+                        run_end.template add<kPerToken>(total[r] + t * kPerToken, x_sums + t * kPerToken,
+                                                        x_scale, row + r * Isa::kLanes, acc[t]);
+                      }
+                    }
+                  });
+      }
+      for (int t = 0; t < kTokens; ++t) finish(tile, first_token + t, scales, acc[t]);
+    }
+  }
+
+  // Up to kBlockColumns columns.
+  void many(int64_t tile, int64_t first_token, int64_t tokens) const {
+    if constexpr (kExpandable) {
+      constexpr int64_t kMostSteps = Isa::kSumLimit / (-kSumFactor * int64_t{256});
+      using Kernel = ExpandedKernel < Isa, kMostSteps<kExpandedSteps ? kMostSteps : kExpandedSteps>;
+      const TileScales scales(*this, tile);
+      float acc[kBlockColumns][kTileRows];
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t row = 0; row < kTileRows; ++row) acc[t][row] = 0.0f;
+      }
+      alignas(64) uint8_t expanded[kExpandedBytes];
+      int32_t partial[kBlockColumns * kTileRows];
+      int32_t x_sums[kBlockColumns];
+      const int64_t first_column = first_token * x_.per_token;
+      ExpandedPiece<Isa> piece;
+      piece.expanded = expanded;
+      piece.columns = tokens * x_.per_token;
+      piece.column_stride = column_stride_;
+      piece.x_sum_factor = kSumFactor;
+      piece.x_sums = x_sums;
+      piece.x_scale_stride = x_groups_;
+      piece.partial = partial;
+      piece.acc = acc;
+      for (Runs run = runs_; !run.done(); run.next()) {
+        for (int64_t c = 0; c < piece.columns; ++c) {
+          x_sums[c] = sum_activations(x_.sums + (first_column + c) * x_.k_blocks, run);
+        }
+        piece.x_scales = x_.scales + first_token * x_groups_ + run.x_index();
+        piece.end = scales.end_of(run);
+        for (int64_t block = run.begin(); block < run.end(); block += kExpandedBlocks) {
+          const int64_t blocks = smaller(kExpandedBlocks, run.end() - block);
+          Expander<Isa, kPlanes>::expand(tile_bits(tile) + block * kBlockBytes, plane_stride_, blocks,
+                                         expanded);
+          piece.steps = blocks * 8;
+          piece.first = block == run.begin();
+          piece.last = block + blocks == run.end();
+          piece.codes = x_.codes + first_column * column_stride_ + block * kBlockInputs;
+          Kernel::multiply(piece, x_.per_token);
+        }
+      }
+      for (int64_t t = 0; t < tokens; ++t) finish(tile, first_token + t, scales, acc[t]);
+    }
+  }
+
+  // The scales of a tile as floats, converted group by group.
+  class TileScales {
+   public:
+    LOWBIT_INLINE TileScales(const Product& product, int64_t tile)
+        : weight_(product.weight_),
+          radix_shift_(product.x_.radix_shift),
+          first_group_(tile * product.groups_),
+          grouped_(weight_.scales != nullptr && product.groups_ > 1),
+          per_row_(weight_.scales != nullptr && product.groups_ == 1) {
+      if (per_row_) load(0);
+    }
+
+    LOWBIT_INLINE RunEnd<Isa> end_of(const Runs& run) const {
+      if (grouped_) load(run.w_index());
+      const int64_t first = (first_group_ + run.w_index()) * kTileRows;
+      return {radix_shift_, weight_.planes - kPlanes, grouped_ ? floats_ : nullptr,
+              weight_.offsets == nullptr ? nullptr : weight_.offsets + first};
+    }
+
+    const float* per_row() const { return per_row_ ? floats_ : nullptr; }
+
+   private:
+    LOWBIT_INLINE void load(int64_t group) const {
+      load_rows<Isa>(weight_.scales, weight_.scales_dtype, (first_group_ + group) * kTileRows, kTileRows,
+                     floats_);
+    }
+
+    const lowbit_bits& weight_;
+    const int radix_shift_;
+    const int64_t first_group_;
+    const bool grouped_, per_row_;
+    mutable float floats_[kTileRows];
+  };
+
+  const uint8_t* tile_bits(int64_t tile) const {
+    return weight_.tiles + tile * weight_.planes * plane_stride_;
+  }
+
+  static LOWBIT_INLINE int32_t sum_activations(const int32_t* block_sums, const Runs& run) {
+    int32_t sum = 0;
+    for (int64_t block = run.begin(); block < run.end(); ++block) {
+      sum += block_sums[block];
+      LOWBIT_FORGET(sum);  // most runs have four blocks: not worth the prologue of a vectorised loop
+    }
+    return sum;
+  }
+
+  void finish(int64_t tile, int64_t token, const TileScales& scales, float* acc) const {
     const int64_t first_row = tile * kTileRows;
     const int64_t rows = smaller(kTileRows, weight_.out_features - first_row);
-    const uint8_t* bits = weight_.tiles + tile * weight_.planes * plane_stride_;
-    const int64_t first_column = first_token * x_.per_token;
-    const int64_t columns = tokens * x_.per_token;
-
-    float scales[kTileRows];
-    const bool grouped = weight_.scales != nullptr && groups_ > 1;
-    if (weight_.scales != nullptr && !grouped) {
-      load_rows<Isa>(weight_.scales, weight_.scales_dtype, first_row, kTileRows, scales);
-    }
-    float acc[kBlockColumns][kTileRows];
-    for (int64_t token = 0; token < tokens; ++token) {
-      for (int64_t row = 0; row < kTileRows; ++row) acc[token][row] = 0.0f;
-    }
-
-    int32_t sums[kBlockColumns * kTileRows];
-    int32_t x_sums[kBlockColumns];
-    for (int64_t begin = 0; begin < x_.k_blocks;) {
-      const int64_t end = runs_.end(begin);
-      sum_activations(first_column, columns, begin, end, x_sums);
-      multiply(bits, first_column, columns, begin, end, x_sums, sums);
-      const int64_t group = (tile * groups_ + begin / runs_.w_group) * kTileRows;
-      if (grouped) load_rows<Isa>(weight_.scales, weight_.scales_dtype, group, kTileRows, scales);
-      const int16_t* offsets = weight_.offsets == nullptr ? nullptr : weight_.offsets + group;
-      for (int64_t token = 0; token < tokens; ++token) {
-        const float x_scale = x_.scales[(first_token + token) * x_groups_ + begin / runs_.x_group];
-        const int64_t column = token * x_.per_token;
-        add_run(sums + column * kTileRows, x_sums + column, offsets, x_scale, grouped ? scales : nullptr,
-                acc[token]);
-      }
-      begin = end;
-    }
-
-    const float* row_scales = weight_.scales != nullptr && !grouped ? scales : nullptr;
-    for (int64_t token = 0; token < tokens; ++token) {
-      finish_rows<Isa>(epilogue_, first_token + token, first_row, rows, row_scales, acc[token]);
-    }
-  }
-
-  LOWBIT_INLINE void sum_activations(int64_t first_column, int64_t columns, int64_t begin, int64_t end,
-                                     int32_t* x_sums) const {
-    for (int64_t column = 0; column < columns; ++column) {
-      const int32_t* block_sums = x_.sums + (first_column + column) * x_.k_blocks;
-      int32_t sum = 0;
-      for (int64_t block = begin; block < end; ++block) sum += block_sums[block];
-      x_sums[column] = sum;
-    }
-  }
-
-  // sums[c][64] = 2 sum u q - (2^b - 1) sum q of each column
-  LOWBIT_INLINE void multiply(const uint8_t* bits, int64_t first_column, int64_t columns, int64_t begin,
-                              int64_t end, const int32_t* x_sums, int32_t* sums) const {
-    const uint8_t* run_bits = bits + begin * kBlockBytes;
-    const int8_t* codes = x_.codes + first_column * column_stride_ + begin * kBlockInputs;
-    for (int64_t column = 0; column < columns; ++column) {
-      const auto start = Isa::set1(-((1 << kPlanes) - 1) * x_sums[column]);
-      for (int64_t row = 0; row < kTileRows; row += Isa::kLanes)
-        Isa::store(sums + column * kTileRows + row, start);
-    }
-
-    if constexpr (ExpandedForm<Isa, kPlanes>::kAvailable) {
-      if (columns > kMostRegisterColumns) {
-        using Form = ExpandedForm<Isa, kPlanes>;
-        alignas(64) uint8_t expanded[Form::kBytes];
-        for (int64_t block = begin; block < end; block += Form::kChunkBlocks) {
-          const int64_t blocks = smaller(Form::kChunkBlocks, end - block);
-          Form::expand(bits + block * kBlockBytes, plane_stride_, blocks, expanded);
-          Form::multiply(expanded, codes + (block - begin) * kBlockInputs, column_stride_, columns, blocks,
-                         sums);
-        }
-        return;
-      }
-    }
-    for (int64_t column = 0; column < columns;) {
-      const int64_t count = smaller(kRegisterColumns, columns - column);
-      const int8_t* group_codes = codes + column * column_stride_;
-      int32_t* group_sums = sums + column * kTileRows;
-      switch (count) {
-        case 1:
-          in_registers<1>(run_bits, group_codes, end - begin, group_sums);
-          break;
-        case 2:
-          in_registers<2>(run_bits, group_codes, end - begin, group_sums);
-          break;
-        case 3:
-          in_registers<3>(run_bits, group_codes, end - begin, group_sums);
-          break;
-        default:
-          in_registers<4>(run_bits, group_codes, end - begin, group_sums);
-      }
-      column += count;
-    }
-  }
-
-  template <int kColumns>
-  LOWBIT_INLINE void in_registers(const uint8_t* bits, const int8_t* codes, int64_t blocks,
-                                  int32_t* sums) const {
-    if constexpr (kColumns <= kRegisterColumns) {
-      RegisterForm<Isa, kPlanes, kColumns>::run(bits, plane_stride_, codes, column_stride_, blocks, sums);
-    }
-  }
-
-  // Adds one run of one token to its 64 floats. w_scales is null where the row has one scale.
-  LOWBIT_INLINE void add_run(const int32_t* sums, const int32_t* x_sums, const int16_t* offsets,
-                             float x_scale, const float* w_scales, float* acc) const {
-    const int inactive = weight_.planes - kPlanes;
-    const auto scale = Isa::fset1(x_scale);
-    int32_t x_sum = x_sums[0];
-    if (x_.per_token == 2) x_sum = (x_sum << x_.radix_shift) + x_sums[1];
-    for (int64_t row = 0; row < kTileRows; row += Isa::kLanes) {
-      auto total = Isa::load(sums + row);
-      if (x_.per_token == 2) {
-        total = Isa::add(Isa::shift_left_by(total, x_.radix_shift), Isa::load(sums + kTileRows + row));
-      }
-      if (inactive != 0) total = Isa::shift_left_by(total, inactive);
-      auto value = Isa::to_float(total);
-      if (offsets != nullptr) {
-        const auto offset = Isa::to_float(Isa::widen_i16(offsets + row));
-        value = Isa::fma(offset, Isa::fset1(static_cast<float>(x_sum)), value);
-      }
-      const auto before = Isa::fload(acc + row);
-      const auto after = w_scales == nullptr
-                             ? Isa::fma(value, scale, before)
-                             : Isa::fma(Isa::fmul(value, scale), Isa::fload(w_scales + row), before);
-      Isa::fstore(acc + row, after);
-    }
+    finish_rows<Isa>(epilogue_, token, first_row, rows, scales.per_row(), acc);
   }
 
   const lowbit_bits& weight_;

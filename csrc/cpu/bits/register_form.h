@@ -37,7 +37,6 @@ struct RegisterForm {
   // 8-bit codes in nibbles: the high half is 16 times too small instead, and has its own accumulator.
   static constexpr int kSums = kWidth == 8 && !kWholeByte ? 2 : kSlots;
 
-  static constexpr int kTileVectors = kTileRows / Isa::kLanes;
   static constexpr int kFit = Isa::kAccumulators / (kSums * kColumns);
   static constexpr int kRows = kFit >= 4 ? 4 : kFit >= 2 ? 2 : 1;  // row vectors per pass
   static constexpr int kShared = kRows * kWidth <= 4 ? kRows : 1;  // of them at once, sharing the x vectors
@@ -46,25 +45,52 @@ struct RegisterForm {
   static constexpr int64_t kLargestCode = kWidth == 1 ? 8 : kWidth == 2 ? 12 : kWholeByte ? 255 : 15;
   static constexpr int64_t kSteps = kWidth == 8 ? 8 : 2 * kWidth;  // products per block into one accumulator
   static constexpr int64_t kSumBlocks = Isa::kSumLimit / (kLargestCode * 256 * kSteps);
-  static constexpr int64_t kPassBlocks = kRows == kTileVectors ? kSumBlocks : 16;
+  static constexpr int64_t kPassBlocks = kRows * Isa::kLanes == kTileRows ? kSumBlocks : 16;
   static constexpr int64_t kChunkBlocks = kSumBlocks < kPassBlocks ? kSumBlocks : kPassBlocks;
+  static constexpr bool kOneChunk = kChunkBlocks >= 32768 / kBlockInputs;  // no run is longer
 
-  // sums[c][64] += 2 * sum over the blocks of code * activation
-  static LOWBIT_NOINLINE void run(const uint8_t* bits, int64_t plane_stride, const int8_t* codes,
-                                  int64_t column_stride, int64_t blocks, int32_t* sums) {
+  // For every group of kRows row vectors, from the one at `row` on, calls finish(row, total) with
+  //   total[r][c] = start[c] + 2 * sum over the blocks of code * activation.
+  template <class Finish>
+  static LOWBIT_INLINE void run(const uint8_t* bits, int64_t plane_stride, const int8_t* codes,
+                                int64_t column_stride, int64_t blocks, const int32_t* start,
+                                const Finish& finish) {
+    // Totals of a long run between its chunks.
+    [[maybe_unused]] int32_t partial[kOneChunk ? 1 : kColumns][kTileRows];
     for (int64_t block = 0; block < blocks; block += kChunkBlocks) {
-      const int64_t count = smaller(kChunkBlocks, blocks - block);
-      for (int row = 0; row < kTileVectors; row += kRows) {
-        chunk(bits + block * kBlockBytes + row * Isa::kLanes * 4, plane_stride, codes + block * kBlockInputs,
-              column_stride, count, sums + row * Isa::kLanes);
+      const int64_t count = kOneChunk ? blocks : smaller(kChunkBlocks, blocks - block);
+      for (int row = 0; row < kTileRows; row += kRows * Isa::kLanes) {
+        Sum sum[kRows][kColumns][kSums];
+        add_blocks(bits + block * kBlockBytes + row * 4, plane_stride, codes + block * kBlockInputs,
+                   column_stride, count, sum);
+        I32 total[kRows][kColumns];
+        for (int r = 0; r < kRows; ++r) {
+          for (int c = 0; c < kColumns; ++c) {
+            total[r][c] = Isa::set1(start[c]);
+            if constexpr (!kOneChunk) {
+              if (block > 0) total[r][c] = Isa::load(partial[c] + row + r * Isa::kLanes);
+            }
+            fold_slots(total[r][c], sum[r][c], std::make_index_sequence<kSums>());
+          }
+        }
+        if constexpr (!kOneChunk) {
+          if (block + count < blocks) {
+            for (int r = 0; r < kRows; ++r) {
+              for (int c = 0; c < kColumns; ++c) Isa::store(partial[c] + row + r * Isa::kLanes, total[r][c]);
+            }
+            continue;
+          }
+        }
+        finish(row, total);
       }
+      if constexpr (kOneChunk) break;
     }
   }
 
  private:
-  static LOWBIT_INLINE void chunk(const uint8_t* bits, int64_t plane_stride, const int8_t* codes,
-                                  int64_t column_stride, int64_t blocks, int32_t* sums) {
-    Sum sum[kRows][kColumns][kSums];
+  static LOWBIT_INLINE void add_blocks(const uint8_t* bits, int64_t plane_stride, const int8_t* codes,
+                                       int64_t column_stride, int64_t blocks,
+                                       Sum (&sum)[kRows][kColumns][kSums]) {
     for (auto& columns : sum) {
       for (auto& slots : columns) {
         for (Sum& slot : slots) slot = Isa::sum_zero();
@@ -92,14 +118,6 @@ struct RegisterForm {
       }
       lowest += kBlockBytes;
       codes += kBlockInputs;
-    }
-#pragma GCC unroll 4
-    for (int row = 0; row < kRows; ++row) {
-#pragma GCC unroll 4
-      for (int column = 0; column < kColumns; ++column) {
-        int32_t* out = sums + column * kTileRows + row * Isa::kLanes;
-        Isa::store(out, fold_slots(Isa::load(out), sum[row][column], std::make_index_sequence<kSums>()));
-      }
     }
   }
 
@@ -130,14 +148,13 @@ struct RegisterForm {
     }
   }
 
-  // before + 2 * value of the accumulators
+  // total += 2 * value of the accumulators
   template <size_t... kSlot>
-  static LOWBIT_INLINE I32 fold_slots(I32 before, const Sum (&slots)[kSums], std::index_sequence<kSlot...>) {
-    ((before = Isa::template fold < kSums == 2 && kWidth == 8
-                   ? 1 + 4 * static_cast<int>(kSlot)
-                   : 1 - kWidth * static_cast<int>(kSlot) > (before, slots[kSlot])),
+  static LOWBIT_INLINE void fold_slots(I32& total, const Sum (&slots)[kSums], std::index_sequence<kSlot...>) {
+    ((total = Isa::template fold < kSums == 2 && kWidth == 8
+                  ? 1 + 4 * static_cast<int>(kSlot)
+                  : 1 - kWidth * static_cast<int>(kSlot) > (total, slots[kSlot])),
      ...);
-    return before;
   }
 };
 

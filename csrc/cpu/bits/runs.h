@@ -22,17 +22,47 @@ LOWBIT_INLINE int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
-struct Runs {
-  int64_t k_blocks;
-  int64_t x_group;     // blocks per activation scale
-  int64_t w_group;     // blocks per weight scale
-  int64_t max_blocks;  // of a run
-
-  LOWBIT_INLINE int64_t end(int64_t begin) const {
-    const int64_t x_end = (begin / x_group + 1) * x_group;
-    const int64_t w_end = (begin / w_group + 1) * w_group;
-    return smaller(smaller(k_blocks, begin + max_blocks), smaller(x_end, w_end));
+// Visits the runs in ascending order. Group indices are counted, not divided for: a run of 128 inputs is
+// shorter than a few integer divisions.
+class Runs {
+ public:
+  LOWBIT_INLINE Runs(int64_t k_blocks, int64_t x_group, int64_t w_group, int64_t max_blocks)
+      : k_blocks_(k_blocks),
+        x_group_(x_group),
+        w_group_(w_group),
+        max_blocks_(max_blocks),
+        x_end_(x_group),
+        w_end_(w_group) {
+    limit();
   }
+
+  LOWBIT_INLINE bool done() const { return begin_ >= k_blocks_; }
+  LOWBIT_INLINE int64_t begin() const { return begin_; }  // blocks
+  LOWBIT_INLINE int64_t end() const { return end_; }
+  LOWBIT_INLINE int64_t x_index() const { return x_index_; }  // of the activation scale
+  LOWBIT_INLINE int64_t w_index() const { return w_index_; }  // of the weight scale
+
+  LOWBIT_INLINE void next() {
+    begin_ = end_;
+    if (begin_ == x_end_) {
+      ++x_index_;
+      x_end_ += x_group_;
+    }
+    if (begin_ == w_end_) {
+      ++w_index_;
+      w_end_ += w_group_;
+    }
+    limit();
+  }
+
+ private:
+  LOWBIT_INLINE void limit() {
+    end_ = smaller(smaller(k_blocks_, begin_ + max_blocks_), smaller(x_end_, w_end_));
+  }
+
+  int64_t k_blocks_, x_group_, w_group_, max_blocks_;
+  int64_t x_end_, w_end_;
+  int64_t begin_ = 0, end_ = 0, x_index_ = 0, w_index_ = 0;
 };
 
 LOWBIT_INLINE int64_t blocks_of(int64_t inputs) {
