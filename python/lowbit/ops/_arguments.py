@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -46,4 +48,9 @@ def precision_code(precision: str | None, x: Tensor) -> int:
 @torch.compiler.assume_constant_result
 def choose(kind: str, device: str, dtype: torch.dtype, backend: str | None) -> str:
     """Name of the backend for such inputs: a constant to torch.compile, the installation decides."""
-    return backends.select(kind, device=torch.device(device), dtype=dtype, backend=backend).backend.name
+    return _choose(kind, device, dtype, backends.forced_name(backend))
+
+
+@cache
+def _choose(kind: str, device: str, dtype: torch.dtype, forced: str | None) -> str:
+    return backends.select(kind, device=torch.device(device), dtype=dtype, backend=forced).backend.name

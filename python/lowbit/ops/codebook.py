@@ -10,12 +10,9 @@ from torch import Tensor
 
 from lowbit import backends
 from lowbit.errors import FormatError, ShapeError
-from lowbit.formats import PRECISIONS, CodebookChannel, CodebookScalar, CodebookVector
+from lowbit.formats import CodebookChannel, CodebookScalar, CodebookVector
 from lowbit.ops import _gradients
 from lowbit.ops._arguments import check_input, choose, precision_code
-
-_EXACT = PRECISIONS.index("exact")
-_FAST = PRECISIONS.index("fast")
 
 
 def codebook_linear(
@@ -118,24 +115,19 @@ def _fake_out(*args: Any) -> None:
     """Writes its last argument; nothing to infer."""
 
 
-# Many tokens. The kernels of channel and vector compute in fp32 at every precision, those of scalar at all
-# but "fast"; so do these.
-
-
 def _wide_channel(x: Tensor, *args: Any) -> Tensor:
-    """torch's product with the centroids, and a gather."""
-    return backends.get("torch").operator("codebook_channel")(x, *args[:-1], _EXACT)
+    """Many tokens: torch's product with the centroids, and a gather."""
+    return backends.get("torch").operator("codebook_channel")(x, *args)
 
 
 def _wide_scalar(x: Tensor, *args: Any) -> Tensor:
-    """Expand the weight once, row block by row block, and multiply with torch."""
-    precision = args[-1] if args[-1] == _FAST else _EXACT
-    return backends.get("torch").operator("codebook_scalar")(x, *args[:-1], precision)
+    """Many tokens: expand the weight once, row block by row block, and multiply with torch."""
+    return backends.get("torch").operator("codebook_scalar")(x, *args)
 
 
 def _wide_vector(x: Tensor, *args: Any) -> Tensor:
-    """Expand the weight once, row block by row block, and multiply with torch."""
-    return backends.get("torch").operator("codebook_vector")(x, *args[:-1], _EXACT)
+    """Many tokens: expand the weight once, row block by row block, and multiply with torch."""
+    return backends.get("torch").operator("codebook_vector")(x, *args)
 
 
 def _gradient_channel(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:

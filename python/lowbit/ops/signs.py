@@ -34,8 +34,8 @@ def signs_linear(
     """y = (((x * (g in_scales)) B^T) * (g out_scales)) + bias, with the gates g = softmax(x router^T).
 
     That is BinaryMoS (arXiv 2406.12311); without router OneBit (arXiv 2402.11295); without both scales plain
-    signs. Layers with the same input may be fused: `segments` lists their output sizes, their weights, scales and
-    biases lie one below the other, each has its own router and input scales.
+    signs. Layers with the same input may be fused: `segments` lists their output sizes; their weights, scales
+    and biases lie one below the other, each has its own router and input scales.
 
     Args:
         x: float [..., K].
