@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from lowbit.errors import FormatError
 from lowbit.formats.activations import (
     PRECISIONS,
@@ -21,7 +23,6 @@ from lowbit.formats.codebook import CodebookChannel, CodebookScalar, CodebookVec
 from lowbit.formats.config import FORMAT_VERSION, QuantizationConfig
 from lowbit.formats.planes import Planes, planes_from_integers
 from lowbit.formats.signs import Signs
-from torch import Tensor
 
 FORMATS: dict[str, type[PackedWeight]] = {
     cls.kind: cls for cls in (Signs, Planes, CodebookChannel, CodebookScalar, CodebookVector)

@@ -20,8 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from lowbit.errors import DtypeError, ValueRangeError
 from torch import Tensor
+
+from lowbit.errors import DtypeError, ValueRangeError
 
 PRECISIONS = ("fast", "high", "exact")
 FAST_GROUP = 128

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
+
 from lowbit.errors import DtypeError, FormatError, ShapeError, ValueRangeError
 from lowbit.formats.activations import check_precision, prepare_activations
-from torch import Tensor
 
 SCALE_DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,

@@ -14,8 +14,9 @@ Codes of B bits are stored as B such bit matrices ("planes"), the most significa
 from __future__ import annotations
 
 import torch
-from lowbit.errors import ValueRangeError
 from torch import Tensor
+
+from lowbit.errors import ValueRangeError
 
 MAX_BITS = 8
 

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
+
 from lowbit.errors import ValueRangeError
 from lowbit.formats.base import (
     Metadata,
@@ -38,7 +40,6 @@ from lowbit.formats.base import (
     dtype_name,
 )
 from lowbit.formats.bits import MAX_BITS, check_padding, packed_width, unpack_codes
-from torch import Tensor
 
 VECTOR_CENTROIDS = 256
 MAX_VECTOR_SIZE = 64

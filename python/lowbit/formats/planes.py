@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
+
 from lowbit.errors import DtypeError, ShapeError, ValueRangeError
 from lowbit.formats.activations import check_activation_bits
 from lowbit.formats.base import (
@@ -39,7 +41,6 @@ from lowbit.formats.base import (
     spread_groups,
 )
 from lowbit.formats.bits import MAX_BITS, check_padding, pack_codes, packed_width, unpack_codes
-from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
+
 from lowbit.errors import ValueRangeError
 from lowbit.formats.activations import prepare_activations
 from lowbit.formats.base import (
@@ -35,7 +37,6 @@ from lowbit.formats.base import (
     spread_groups,
 )
 from lowbit.formats.bits import check_padding, packed_width, unpack_bits
-from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
