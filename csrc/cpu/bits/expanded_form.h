@@ -123,34 +123,55 @@ class ExpandedKernel {
   static LOWBIT_NOINLINE void group(const ExpandedPiece<Isa>& piece, int64_t column) {
     if constexpr (kColumns <= kMaxColumns && kColumns % kPerToken == 0) {
       const int8_t* codes = piece.codes + column * piece.column_stride;
-      int32_t* partial = piece.partial + column * kTileRows;
       for (int64_t row = 0; row < kTileRows; row += kRows * Isa::kLanes) {
+        int32_t* partial = piece.partial + column * kTileRows + row;
         for (int64_t step = 0; step < piece.steps; step += kSumSteps) {
           const int64_t steps = smaller(kSumSteps, piece.steps - step);
           Sum sum[kRows][kColumns];
           add_steps(piece.expanded + step * kBlockBytes + row * 4, codes + 4 * step, piece.column_stride,
                     steps, sum);
-          const bool first = piece.first && step == 0;
-          const bool last = piece.last && step + steps == piece.steps;
-          for (int r = 0; r < kRows; ++r) {
-            const int64_t lane = row + r * Isa::kLanes;
-            I32 total[kColumns];
+          if (piece.first && step == 0) {
             for (int c = 0; c < kColumns; ++c) {
-              total[c] = first ? Isa::set1(piece.x_sum_factor * piece.x_sums[column + c])
-                               : Isa::load(partial + c * kTileRows + lane);
-              total[c] = Isa::template fold<1>(total[c], sum[r][c]);
-              if (!last) Isa::store(partial + c * kTileRows + lane, total[c]);
+              const I32 start = Isa::set1(piece.x_sum_factor * piece.x_sums[column + c]);
+              for (int r = 0; r < kRows; ++r) {
+                Isa::store(partial + c * kTileRows + r * Isa::kLanes,
+                           Isa::template fold<1>(start, sum[r][c]));
+              }
             }
-            if (!last) continue;
-            for (int t = 0; t < kColumns / kPerToken; ++t) {
-              const int64_t token = column / kPerToken + t;
-              piece.end.template add<kPerToken>(total + t * kPerToken, piece.x_sums + token * kPerToken,
-                                                piece.x_scales[token * piece.x_scale_stride], lane,
-                                                piece.acc[token]);
+          } else {
+            for (int c = 0; c < kColumns; ++c) {
+              for (int r = 0; r < kRows; ++r) {
+                int32_t* total = partial + c * kTileRows + r * Isa::kLanes;
+                Isa::store(total, Isa::template fold<1>(Isa::load(total), sum[r][c]));
+              }
             }
           }
         }
+        if (piece.last) finish<kColumns, kPerToken>(piece, column / kPerToken, row, partial);
       }
+    }
+  }
+
+  // Rolled up: unrolled, it would be most of the kernel's code.
+  template <int kColumns, int kPerToken>
+  static LOWBIT_INLINE void finish(const ExpandedPiece<Isa>& piece, int64_t first_token, int64_t first_row,
+                                   const int32_t* totals) {
+    const RunEnd<Isa> end = piece.end;
+    const float* x_scales = piece.x_scales + first_token * piece.x_scale_stride;
+    const int32_t* x_sums = piece.x_sums + first_token * kPerToken;
+    float* acc = piece.acc[first_token];
+#pragma GCC unroll 1
+    for (int t = 0; t < kColumns / kPerToken; ++t) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        I32 columns[kPerToken];
+        for (int p = 0; p < kPerToken; ++p) columns[p] = Isa::load(totals + p * kTileRows + r * Isa::kLanes);
+        end.template add<kPerToken>(columns, x_sums, *x_scales, first_row + r * Isa::kLanes, acc);
+      }
+      totals += kPerToken * kTileRows;
+      x_scales += piece.x_scale_stride;
+      x_sums += kPerToken;
+      acc += kTileRows;
     }
   }
 
@@ -160,18 +181,23 @@ class ExpandedKernel {
     for (auto& columns : sum) {
       for (Sum& column : columns) column = Isa::sum_zero();
     }
+    const int8_t* x[kColumns];
+    for (int c = 0; c < kColumns; ++c) x[c] = codes + c * column_stride;
     for (int64_t step = 0; step < steps; ++step) {
       I32 w[kRows];
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) w[r] = Isa::load(expanded + r * Isa::kLanes * 4);
 #pragma GCC unroll 6
       for (int c = 0; c < kColumns; ++c) {
-        const I32 x = Isa::broadcast(codes + c * column_stride);
+        const I32 four = Isa::broadcast(x[c]);
 #pragma GCC unroll 4
-        for (int r = 0; r < kRows; ++r) sum[r][c] = Isa::dot(sum[r][c], w[r], x);
+        for (int r = 0; r < kRows; ++r) sum[r][c] = Isa::dot(sum[r][c], w[r], four);
+        x[c] += 4;
       }
       expanded += kBlockBytes;
-      codes += 4;
+    }
+    for (auto& columns : sum) {
+      for (Sum& column : columns) LOWBIT_KEEP(column);
     }
   }
 };

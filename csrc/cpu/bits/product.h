@@ -65,12 +65,14 @@ class Product {
   using I32 = typename Isa::I32;
 
   static constexpr int kRegisterColumns = Isa::kAccumulators >= 16 ? 4 : 2;
-  // Dot products of signed bytes, or with 16-bit sums, cannot hold 8-bit codes: those are multiplied in
-  // registers only, in nibbles.
-  static constexpr bool kExpandable = kPlanes < 8 || Isa::kFullByteDot;
-  // Columns that share one pass over a tile: in the expanded form, as many as keep floats and expanded
+  // Where four columns fit into the registers, expanding 1 or 2 planes saves fewer instructions than it
+  // costs, for any number of columns. Dot products of signed bytes, or with 16-bit sums, cannot hold 8-bit
+  // codes; those are multiplied in nibbles, in registers.
+  static constexpr bool kExpanded =
+      (kPlanes > 2 || kRegisterColumns < 4) && (kPlanes < 8 || Isa::kFullByteDot);
+  // Columns that share one pass over a tile. In the expanded form, as many as keep floats and expanded
   // weights in the first cache.
-  static constexpr int64_t kBlockColumns = kExpandable ? 24 : kRegisterColumns;
+  static constexpr int64_t kBlockColumns = kExpanded ? 24 : kRegisterColumns;
   static constexpr int32_t kSumFactor = -((1 << kPlanes) - 1);
 
   // Up to kRegisterColumns columns.
@@ -112,7 +114,7 @@ class Product {
 
   // Up to kBlockColumns columns.
   void many(int64_t tile, int64_t first_token, int64_t tokens) const {
-    if constexpr (kExpandable) {
+    if constexpr (kExpanded) {
       constexpr int64_t kMostSteps = Isa::kSumLimit / (-kSumFactor * int64_t{256});
       using Kernel = ExpandedKernel < Isa, kMostSteps<kExpandedSteps ? kMostSteps : kExpandedSteps>;
       const TileScales scales(*this, tile);

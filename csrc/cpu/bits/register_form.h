@@ -96,34 +96,43 @@ struct RegisterForm {
         for (Sum& slot : slots) slot = Isa::sum_zero();
       }
     }
+    const int8_t* x[kColumns];
+    for (int c = 0; c < kColumns; ++c) x[c] = codes + c * column_stride;
     const uint8_t* lowest = bits + (kPlanes - 1) * plane_stride;
     for (int64_t block = 0; block < blocks; ++block) {
 #pragma GCC unroll 4
       for (int row = 0; row < kRows; row += kShared) {
-        if constexpr (kColumns > 1) LOWBIT_FORGET(codes);  // one column: keep its 8 vectors for all rows
+        if constexpr (kColumns > 1) {  // the 8 vectors of one column can stay in registers for all rows
+          for (const int8_t*& column : x) LOWBIT_FORGET(column);
+        }
         I32 w[kShared][kWidth];
 #pragma GCC unroll 4
         for (int r = 0; r < kShared; ++r) {
           gather_codes<Isa, kWidth, kPlanes>(lowest + (row + r) * Isa::kLanes * 4, plane_stride, w[r]);
         }
-        nibble<0>(w, codes, column_stride, sum + row);
+        nibble<0>(w, x, sum + row);
         if constexpr (kNibbles == 2) {
 #pragma GCC unroll 4
           for (int r = 0; r < kShared; ++r) {
 #pragma GCC unroll 8
             for (int i = 0; i < kWidth; ++i) w[r][i] = Isa::template shift_right_logical<4>(w[r][i]);
           }
-          nibble<1>(w, codes, column_stride, sum + row);
+          nibble<1>(w, x, sum + row);
         }
       }
       lowest += kBlockBytes;
-      codes += kBlockInputs;
+      for (const int8_t*& column : x) column += kBlockInputs;
+    }
+    for (auto& columns : sum) {
+      for (auto& slots : columns) {
+        for (Sum& slot : slots) LOWBIT_KEEP(slot);
+      }
     }
   }
 
   template <int kNibble>
-  static LOWBIT_INLINE void nibble(const I32 (&w)[kShared][kWidth], const int8_t* codes,
-                                   int64_t column_stride, Sum (*sum)[kColumns][kSums]) {
+  static LOWBIT_INLINE void nibble(const I32 (&w)[kShared][kWidth], const int8_t* const (&codes)[kColumns],
+                                   Sum (*sum)[kColumns][kSums]) {
 #pragma GCC unroll 8
     for (int i = 0; i < kWidth; ++i) {
 #pragma GCC unroll 4
@@ -134,7 +143,7 @@ struct RegisterForm {
         I32 x[kColumns];
 #pragma GCC unroll 4
         for (int column = 0; column < kColumns; ++column) {
-          x[column] = Isa::broadcast(codes + column * column_stride + 4 * input);
+          x[column] = Isa::broadcast(codes[column] + 4 * input);
         }
 #pragma GCC unroll 4
         for (int r = 0; r < kShared; ++r) {

@@ -116,7 +116,9 @@ struct Avx2 : Vectors256<Avx2> {
 
   static LOWBIT_INLINE Sum sum_zero() { return _mm256_setzero_si256(); }
   static LOWBIT_INLINE Sum dot(Sum sum, I32 u, I32 x) {
-    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(u, x));
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(u, x));
+    LOWBIT_KEEP(sum);
+    return sum;
   }
   template <int kShift>
   static LOWBIT_INLINE I32 fold(I32 a, Sum sum) {

@@ -24,7 +24,13 @@
 
 // Tells GCC that a vector is changed where it stands. Without it the register allocator of GCC 12 gives every
 // accumulator of an unrolled loop two registers, copies between them and spills.
+#if defined(__x86_64__)
 #define LOWBIT_KEEP(vector) asm("" : "+v"(vector))
+#elif defined(__aarch64__)
+#define LOWBIT_KEEP(vector) asm("" : "+w"(vector))
+#else
+#define LOWBIT_KEEP(vector) static_cast<void>(vector)
+#endif
 
 // Makes a pointer unknown to the optimiser, so that loads through it are not merged with earlier ones. Used
 // where a second load is an operand of an instruction, and keeping the first one would cost a register.
