@@ -523,7 +523,7 @@ void rejected_arguments() {
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.bits.tiles = nullptr; }), "tiles is a null pointer");
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.bits.out_features = 0; }), "0 outputs");
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.bits.scales_dtype = static_cast<lowbit_dtype>(3); }), "dtype 3");
-  EXPECT_FAILURE(signs([](S s, I, O, V) { s.dtype = static_cast<lowbit_dtype>(9); }), "dtype 9");
+  EXPECT_FAILURE(signs([](S s, I, O, V) { s.dtype = static_cast<lowbit_dtype>(3); }), "dtype 3");
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.experts = -1; }), "-1 experts");
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.router = nullptr; }), "router is a null pointer");
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.in_scales = nullptr; }), "in_scales is a null pointer");
@@ -532,7 +532,7 @@ void rejected_arguments() {
   EXPECT_FAILURE(signs([](S, I i, O, V) { i.cols = 99; }), "x has 99 columns; allowed: 100");
   EXPECT_FAILURE(signs([](S, I i, O, V) { i.rows = -1; }), "x has -1 rows");
   EXPECT_FAILURE(signs([](S, I i, O, V) { i.data = nullptr; }), "x.data is a null pointer");
-  EXPECT_FAILURE(signs([](S, I i, O, V) { i.dtype = static_cast<lowbit_dtype>(7); }), "x has dtype 7");
+  EXPECT_FAILURE(signs([](S, I i, O, V) { i.dtype = static_cast<lowbit_dtype>(3); }), "x has dtype 3");
   EXPECT_FAILURE(signs([](S, I, O o, V) { o.cols = 64; }), "y is [2, 64]; allowed: [2, 65]");
   EXPECT_FAILURE(signs([](S, I, O o, V) { o.rows = 3; }), "y is [3, 65]");
   EXPECT_FAILURE(signs([](S, I, O o, V) { o.row_stride = 64; }), "row_stride 64");

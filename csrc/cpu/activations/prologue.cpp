@@ -12,7 +12,7 @@
 namespace lowbit {
 namespace {
 
-// Multiply-adds below which handing work to another thread costs more than it saves (about 2 us of one core).
+// Multiply-adds below which handing work to another thread costs more than it saves (about 5 us of one core).
 constexpr int64_t kParallelWork = int64_t{1} << 17;
 
 }  // namespace
