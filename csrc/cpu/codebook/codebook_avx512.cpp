@@ -8,12 +8,11 @@ namespace {
 
 struct Vectors : isa::Avx512 {
   static constexpr int kDigitBits = 8;
-  static constexpr int kMaxDigitBits = 6;  // 64 bytes: the table of one vpermb
-  static constexpr int kTableRows = 2;
+  static constexpr int kMaxDigitBits = 8;
   static constexpr int kTableTokens = 4;
 
   static LOWBIT_INLINE I32 select(I32 mask, I32 a, I32 b) {
-    return _mm512_ternarylogic_epi32(mask, a, b, 0xca);
+    return _mm512_ternarylogic_epi32(a, mask, b, 0xe2);  // overwrites a, which callers make for this
   }
 
   static LOWBIT_INLINE I32 load_part(const void* p, int bytes) {
@@ -29,11 +28,14 @@ struct Vectors : isa::Avx512 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
   }
 
+  // Up to 64 entries: one vpermb, which ignores what an index byte holds above 6 bits; 128: vpermi2b; 256:
+  // two of them and a choice.
   template <int kBits>
   struct Digits {
     static constexpr int kEntries = 1 << kBits;
     static constexpr int kVectors = kEntries <= 16 ? 1 : kEntries / 16;
-    I32 table[3];  // digit of entry e % kEntries in byte e: vpermb ignores what lies above the code
+    static constexpr int kTables = kEntries <= 64 ? 1 : kEntries / 64;
+    I32 table[3][kTables];  // byte e: digit of entry e % kEntries
 
     LOWBIT_INLINE float build(const void* row, lowbit_dtype dtype) {
       F32 values[kVectors];
@@ -51,20 +53,28 @@ struct Vectors : isa::Avx512 {
         if constexpr (kVectors == 1) {
           // Byte d of dword e % kEntries, for all 64 bytes e.
           alignas(64) static constexpr auto kPick = pattern();
-          table[d] = _mm512_permutexvar_epi8(add(load(kPick.bytes), set1(0x01010101 * d)), codes[0]);
+          table[d][0] = _mm512_permutexvar_epi8(add(load(kPick.bytes), set1(0x01010101 * d)), codes[0]);
         } else {
-          alignas(64) uint8_t bytes[64];
-          for (int i = 0; i < 64 / 16; ++i) {
+          alignas(64) uint8_t bytes[64 * kTables];
+          for (int i = 0; i < 4 * kTables; ++i) {
             const __m128i digits = _mm512_cvtepi32_epi8(_mm512_srli_epi32(codes[i % kVectors], 8 * d));
             _mm_store_si128(reinterpret_cast<__m128i*>(bytes + 16 * i), digits);
           }
-          table[d] = load(bytes);
+          for (int i = 0; i < kTables; ++i) table[d][i] = load(bytes + 64 * i);
         }
       }
       return scale.step;
     }
     LOWBIT_INLINE I32 look(int digit, I32 index) const {
-      return _mm512_permutexvar_epi8(index, table[digit]);
+      const I32* const t = table[digit];
+      if constexpr (kTables == 1) {
+        return _mm512_permutexvar_epi8(index, t[0]);
+      } else if constexpr (kTables == 2) {
+        return _mm512_permutex2var_epi8(t[0], index, t[1]);
+      } else {
+        return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), _mm512_permutex2var_epi8(t[0], index, t[1]),
+                                      _mm512_permutex2var_epi8(t[2], index, t[3]));
+      }
     }
 
    private:
@@ -80,7 +90,8 @@ struct Vectors : isa::Avx512 {
 
   static LOWBIT_INLINE I32 byte_products(I32 sum, I32 u, I32 x) { return dot(sum, u, x); }
 
-  // Up to 16 entries: one vpermps, which reads 4 bits of the index; up to 64: two and a choice; then gathers.
+  // Up to 16 entries: one vpermps, which ignores what an index holds above 4 bits; 32: vpermi2ps; then a tree
+  // of choices over these (gathers take twice the time).
   template <int kBits>
   struct Entries {
     static constexpr int kEntries = 1 << kBits;
@@ -102,14 +113,20 @@ struct Vectors : isa::Avx512 {
       const I32 code = kShift == 0 ? index : shift_right_logical<kShift>(index);
       if constexpr (kBits <= 4) {
         return _mm512_permutexvar_ps(code, fload(values));
-      } else if constexpr (kBits == 5) {
-        return _mm512_permutex2var_ps(fload(values), code, fload(values + 16));
-      } else if constexpr (kBits == 6) {
-        const F32 low = _mm512_permutex2var_ps(fload(values), code, fload(values + 16));
-        const F32 high = _mm512_permutex2var_ps(fload(values + 32), code, fload(values + 48));
-        return _mm512_mask_blend_ps(_mm512_test_epi32_mask(code, set1(32)), low, high);
       } else {
-        return _mm512_i32gather_ps(bit_and(code, set1(kEntries - 1)), values, sizeof(float));
+        return choose<kBits>(code, values);
+      }
+    }
+
+   private:
+    template <int kDepth>
+    static LOWBIT_INLINE F32 choose(I32 code, const float* from) {
+      if constexpr (kDepth <= 5) {
+        return _mm512_permutex2var_ps(fload(from), code, fload(from + 16));
+      } else {
+        constexpr int kHalf = 1 << (kDepth - 1);
+        return _mm512_mask_blend_ps(_mm512_test_epi32_mask(code, set1(kHalf)), choose<kDepth - 1>(code, from),
+                                    choose<kDepth - 1>(code, from + kHalf));
       }
     }
   };

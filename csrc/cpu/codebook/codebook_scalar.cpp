@@ -11,7 +11,6 @@ namespace {
 struct Vectors : isa::Scalar {
   static constexpr int kDigitBits = 8;
   static constexpr int kMaxDigitBits = 8;
-  static constexpr int kTableRows = 1;
   static constexpr int kTableTokens = 4;
 
   static I32 select(I32 mask, I32 a, I32 b) { return (a & mask) | (b & ~mask); }

@@ -23,7 +23,7 @@ LOWBIT_INLINE typename V::I32 even_pairs(typename V::I32 high, typename V::I32 l
 }
 template <class V>
 LOWBIT_INLINE typename V::I32 odd_pairs(typename V::I32 high, typename V::I32 low) {
-  return V::select(V::set1(static_cast<int32_t>(0xaaaaaaaa)), high, V::template shift_right_logical<1>(low));
+  return V::select(V::set1(0x55555555), V::template shift_right_logical<1>(low), high);
 }
 
 // Codes of kPlanes (1 to 4) planes: the low nibbles of out[i] belong to inputs i, the high ones to i + 4.
@@ -50,11 +50,11 @@ LOWBIT_INLINE void nibbles(const typename V::I32* planes, typename V::I32* out) 
         high_even = even_pairs<V>(planes[0], planes[1]);
         high_odd = odd_pairs<V>(planes[0], planes[1]);
       }
-      const I32 upper = V::set1(static_cast<int32_t>(0xcccccccc));
+      const I32 upper = V::set1(static_cast<int32_t>(0xcccccccc)), lower = V::set1(0x33333333);
       out[0] = V::select(upper, V::template shift_left<2>(high_even), even);
       out[1] = V::select(upper, V::template shift_left<2>(high_odd), odd);
-      out[2] = V::select(upper, high_even, V::template shift_right_logical<2>(even));
-      out[3] = V::select(upper, high_odd, V::template shift_right_logical<2>(odd));
+      out[2] = V::select(lower, V::template shift_right_logical<2>(even), high_even);
+      out[3] = V::select(lower, V::template shift_right_logical<2>(odd), high_odd);
     }
   }
 }
@@ -65,9 +65,10 @@ LOWBIT_INLINE void bytes(const typename V::I32* planes, typename V::I32* out) {
   typename V::I32 high[4], low[4];
   nibbles<V, kBits - 4>(planes, high);
   nibbles<V, 4>(planes + kBits - 4, low);
-  const typename V::I32 lower = V::set1(0x0f0f0f0f);
+  const typename V::I32 upper = V::set1(static_cast<int32_t>(0xf0f0f0f0)), lower = V::set1(0x0f0f0f0f);
+#pragma GCC unroll 8
   for (int i = 0; i < 4; ++i) {
-    out[i] = V::select(lower, low[i], V::template shift_left<4>(high[i]));
+    out[i] = V::select(upper, V::template shift_left<4>(high[i]), low[i]);
     out[i + 4] = V::select(lower, V::template shift_right_logical<4>(low[i]), high[i]);
   }
 }
@@ -78,6 +79,7 @@ LOWBIT_INLINE void for_each_code(const typename V::I32* planes, Use use) {
   if constexpr (kBits <= 4) {
     typename V::I32 pairs[4];
     nibbles<V, kBits>(planes, pairs);
+#pragma GCC unroll 8
     for (int i = 0; i < 4; ++i) {
       use(i, pairs[i]);
       use(i + 4, V::template shift_right_logical<4>(pairs[i]));
@@ -85,6 +87,7 @@ LOWBIT_INLINE void for_each_code(const typename V::I32* planes, Use use) {
   } else {
     typename V::I32 codes[8];
     bytes<V, kBits>(planes, codes);
+#pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) use(j, codes[j]);
   }
 }

@@ -57,32 +57,35 @@ void dense_block(const DenseWeight& weight, const DenseTokens& x, const Sums& su
   }
 }
 
-template <class V, lowbit_dtype kType>
-void dense_rows(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t begin,
-                int64_t end) {
-  constexpr int kRows = V::kLanes == 16 ? 4 : 2;  // times 4 tokens: half of the registers are accumulators
+// kRows rows for all tokens: the rows come from memory once, tokens again and again from a cache.
+template <class V, lowbit_dtype kType, int kRows>
+void dense_rows(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t n) {
+  // kSide rows times 4 tokens: half of the registers are accumulators.
+  constexpr int kSide = kRows == 1 ? 1 : V::kLanes == 16 ? 4 : 2;
   int64_t m = 0;
   for (; m + 4 <= x.tokens; m += 4) {
-    int64_t n = begin;
-    for (; n + kRows <= end; n += kRows) dense_block<V, kType, kRows, 4>(weight, x, sums, n, m);
-    for (; n < end; ++n) dense_block<V, kType, 1, 4>(weight, x, sums, n, m);
+    for (int r = 0; r < kRows; r += kSide) dense_block<V, kType, kSide, 4>(weight, x, sums, n + r, m);
   }
-  for (; m < x.tokens; ++m) {
-    int64_t n = begin;
-    for (; n + 8 <= end; n += 8) dense_block<V, kType, 8, 1>(weight, x, sums, n, m);
-    for (; n < end; ++n) dense_block<V, kType, 1, 1>(weight, x, sums, n, m);
-  }
+  for (; m < x.tokens; ++m) dense_block<V, kType, kRows, 1>(weight, x, sums, n, m);
+}
+
+template <class V, lowbit_dtype kType>
+void dense_range(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t begin,
+                 int64_t end) {
+  int64_t n = begin;
+  for (; n + 8 <= end; n += 8) dense_rows<V, kType, 8>(weight, x, sums, n);
+  for (; n < end; ++n) dense_rows<V, kType, 1>(weight, x, sums, n);
 }
 
 template <class V>
 void dense(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t begin, int64_t end) {
   switch (weight.dtype) {
     case LOWBIT_F32:
-      return dense_rows<V, LOWBIT_F32>(weight, x, sums, begin, end);
+      return dense_range<V, LOWBIT_F32>(weight, x, sums, begin, end);
     case LOWBIT_F16:
-      return dense_rows<V, LOWBIT_F16>(weight, x, sums, begin, end);
+      return dense_range<V, LOWBIT_F16>(weight, x, sums, begin, end);
     case LOWBIT_BF16:
-      return dense_rows<V, LOWBIT_BF16>(weight, x, sums, begin, end);
+      return dense_range<V, LOWBIT_BF16>(weight, x, sums, begin, end);
   }
 }
 

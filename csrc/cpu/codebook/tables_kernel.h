@@ -14,8 +14,7 @@
 // Floats. Look-ups of fp32 entries and one fma per vector of inputs.
 //
 // A traits class of this kernel extends the instruction set's traits (cpu/isa/inline.h) by
-//   kDigitBits, kMaxDigitBits, kTableRows (rows that share the activations of one token),
-//   kTableTokens (of a block)
+//   kDigitBits, kMaxDigitBits, kTableTokens (that share look-ups)
 //   select(mask, a, b)       bit by bit, a where the mask is 1
 //   load_part(p, n)          the first n bytes of a vector, the rest 0
 //   Digits<B>                three look-up tables, with build(row, dtype) -> step and look(digit, index)
@@ -30,6 +29,7 @@
 #include "core/half.h"
 #include "cpu/codebook/codebook.h"
 #include "cpu/codebook/codes.h"
+#include "cpu/codebook/fixed_point.h"
 
 namespace lowbit::codebook {
 
@@ -68,130 +68,135 @@ struct TablesKernel {
     return static_cast<const uint8_t*>(weight.tables) + (n << kBits) * dtype_size(weight.tables_dtype);
   }
 
-  template <int kRows, int kTokens>
+  template <int kTokens>
   static void digits_block(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,
                            int64_t n, int64_t m) {
-    typename V::template Digits<kBits> tables[kRows];
-    float step[kRows];
-    Row rows[kRows];
-    for (int r = 0; r < kRows; ++r) {
-      step[r] = tables[r].build(table(weight, n + r), weight.tables_dtype);
-      rows[r] = row(weight, n + r);
-    }
+    typename V::template Digits<kBits> digits;
+    const float step = digits.build(table(weight, n), weight.tables_dtype);
+    const Row bits = row(weight, n);
     const int64_t code_stride = x.chunks * kChunkInputs;
     const int64_t scale_stride = x.chunks * V::kLanes;
     const int8_t* codes = x.codes + m * code_stride;
     const float* scales = x.scales + m * scale_stride;
     const F32 radix = V::fset1(1 << V::kDigitBits);
 
+    F32 total[kTokens];
+    for (F32& t : total) t = V::fset1(0.0f);
+    for (int64_t chunk = 0; chunk < x.chunks; ++chunk, codes += kChunkInputs, scales += V::kLanes) {
+      I32 planes[kBits];
+      bits.load(chunk, planes);
+      I32 d[kTokens][3];
+      for (auto& token : d) {
+        for (I32& digit : token) digit = V::set1(0);
+      }
+      for_each_code<V, kBits>(planes, [&](int j, I32 index) LOWBIT_LAMBDA_INLINE {
+        const I32 u[3] = {digits.look(0, index), digits.look(1, index), digits.look(2, index)};
+        for (int t = 0; t < kTokens; ++t) {
+          const I32 a = V::load(codes + t * code_stride + j * kChunkBytes);
+          for (int i = 0; i < 3; ++i) d[t][i] = V::byte_products(d[t][i], u[i], a);
+        }
+      });
+      for (int t = 0; t < kTokens; ++t) {
+        // 32 inputs * 2^16 * 127 < 2^31: the two upper digits join before the conversion.
+        const I32 upper = V::add(V::template shift_left<V::kDigitBits>(d[t][2]), d[t][1]);
+        const F32 value = V::fma(V::to_float(upper), radix, V::to_float(d[t][0]));
+        total[t] = V::fma(value, V::fload(scales + t * scale_stride), total[t]);
+      }
+    }
+    constexpr float kHalf = FixedPoint<V::kDigitBits>::kHalf;
+    for (int t = 0; t < kTokens; ++t) {
+      sums.data[(m + t) * sums.stride + n] = step * (V::horizontal_sum(total[t]) - kHalf * x.sums[m + t]);
+    }
+  }
+
+  // Each row and token has one chain of additions; the rows of a block run side by side to hide its latency,
+  // and share the loads of x.
+  template <int kRows, int kTokens>
+  static void floats_block(const lowbit_codebook_scalar& weight, const ChunkedValues& x, const Sums& sums,
+                           int64_t n, int64_t m) {
+    typename V::template Entries<kBits> entries[kRows];
+    Row bits[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      entries[r].build(table(weight, n + r), weight.tables_dtype);
+      bits[r] = row(weight, n + r);
+    }
+    const int64_t stride = x.chunks * kChunkInputs;
+    const float* values = x.values + m * stride;
+
     F32 total[kRows][kTokens];
     for (auto& row_total : total) {
       for (F32& t : row_total) t = V::fset1(0.0f);
     }
-    for (int64_t chunk = 0; chunk < x.chunks; ++chunk, codes += kChunkInputs, scales += V::kLanes) {
+    // Vectors of codes per chunk, and how many codes each of their bytes holds.
+    constexpr int kVectors = kBits <= 4 ? 4 : 8, kPerByte = 8 / kVectors;
+    for (int64_t chunk = 0; chunk < x.chunks; ++chunk, values += kChunkInputs) {
+      I32 codes[kRows][kVectors];
       for (int r = 0; r < kRows; ++r) {
         I32 planes[kBits];
-        rows[r].load(chunk, planes);
-        I32 d[kTokens][3];
-        for (auto& token : d) {
-          for (I32& digit : token) digit = V::set1(0);
-        }
-        for_each_code<V, kBits>(planes, [&](int j, I32 index) LOWBIT_LAMBDA_INLINE {
-          const I32 u[3] = {tables[r].look(0, index), tables[r].look(1, index), tables[r].look(2, index)};
-          for (int t = 0; t < kTokens; ++t) {
-            const I32 a = V::load(codes + t * code_stride + j * kChunkBytes);
-            for (int i = 0; i < 3; ++i) d[t][i] = V::byte_products(d[t][i], u[i], a);
-          }
-        });
-        for (int t = 0; t < kTokens; ++t) {
-          // 32 inputs * 2^16 * 127 < 2^31: the two upper digits join before the conversion.
-          const I32 upper = V::add(V::template shift_left<V::kDigitBits>(d[t][2]), d[t][1]);
-          const F32 value = V::fma(V::to_float(upper), radix, V::to_float(d[t][0]));
-          total[r][t] = V::fma(value, V::fload(scales + t * scale_stride), total[r][t]);
+        bits[r].load(chunk, planes);
+        if constexpr (kBits <= 4) {
+          nibbles<V, kBits>(planes, codes[r]);
+        } else {
+          bytes<V, kBits>(planes, codes[r]);
         }
       }
+      // Not unrolled: the codes of all rows are more than the registers hold, so they wait in memory.
+#pragma GCC unroll 1
+      for (int i = 0; i < kVectors; ++i) {
+        const auto add = [&]<int kByte, int kHigh>() LOWBIT_LAMBDA_INLINE {
+          F32 a[kTokens];
+          for (int t = 0; t < kTokens; ++t) {
+            a[t] = V::fload(values + t * stride + (4 * (i + 4 * kHigh) + kByte) * V::kLanes);
+          }
+          for (int r = 0; r < kRows; ++r) {
+            const F32 w = entries[r].template pick<8 * kByte + 4 * kHigh>(codes[r][i]);
+            for (int t = 0; t < kTokens; ++t) total[r][t] = V::fma(w, a[t], total[r][t]);
+          }
+        };
+        [&]<int... kPart>(std::integer_sequence<int, kPart...>) LOWBIT_LAMBDA_INLINE {
+          (add.template operator()<kPart % 4, kPart / 4>(), ...);
+        }(std::make_integer_sequence<int, 4 * kPerByte>());
+      }
     }
-    constexpr float kHalf = 1 << (3 * V::kDigitBits - 1);
     for (int r = 0; r < kRows; ++r) {
       for (int t = 0; t < kTokens; ++t) {
-        const float centred = V::horizontal_sum(total[r][t]) - kHalf * x.sums[m + t];
-        sums.data[(m + t) * sums.stride + n + r] = step[r] * centred;
+        sums.data[(m + t) * sums.stride + n + r] = V::horizontal_sum(total[r][t]);
       }
-    }
-  }
-
-  template <int kTokens>
-  static void floats_block(const lowbit_codebook_scalar& weight, const ChunkedValues& x, const Sums& sums,
-                           int64_t n, int64_t m) {
-    typename V::template Entries<kBits> entries;
-    entries.build(table(weight, n), weight.tables_dtype);
-    const Row bits = row(weight, n);
-    const int64_t stride = x.chunks * kChunkInputs;
-    const float* values = x.values + m * stride;
-
-    // One sum for each byte of a dword: four independent chains hide the latency of the additions.
-    F32 total[kTokens][4];
-    for (auto& token : total) {
-      for (F32& t : token) t = V::fset1(0.0f);
-    }
-    for (int64_t chunk = 0; chunk < x.chunks; ++chunk, values += kChunkInputs) {
-      I32 planes[kBits];
-      bits.load(chunk, planes);
-      // kShift: where in a dword of codes the code of byte t starts.
-      const auto add = [&]<int kByte, int kShift>(int j, I32 codes) LOWBIT_LAMBDA_INLINE {
-        const F32 w = entries.template pick<kShift>(codes);
-        for (int t = 0; t < kTokens; ++t) {
-          const F32 a = V::fload(values + t * stride + (4 * j + kByte) * V::kLanes);
-          total[t][kByte] = V::fma(w, a, total[t][kByte]);
-        }
-      };
-      if constexpr (kBits <= 4) {
-        I32 pairs[4];
-        nibbles<V, kBits>(planes, pairs);
-        for (int i = 0; i < 4; ++i) {
-          [&]<int... kByte>(std::integer_sequence<int, kByte...>) LOWBIT_LAMBDA_INLINE {
-            (add.template operator()<kByte, 8 * kByte>(i, pairs[i]), ...);
-            (add.template operator()<kByte, 8 * kByte + 4>(i + 4, pairs[i]), ...);
-          }(std::make_integer_sequence<int, 4>());
-        }
-      } else {
-        for_each_code<V, kBits>(planes, [&](int j, I32 codes) LOWBIT_LAMBDA_INLINE {
-          [&]<int... kByte>(std::integer_sequence<int, kByte...>) LOWBIT_LAMBDA_INLINE {
-            (add.template operator()<kByte, 8 * kByte>(j, codes), ...);
-          }(std::make_integer_sequence<int, 4>());
-        });
-      }
-    }
-    for (int t = 0; t < kTokens; ++t) {
-      const F32 all = V::fadd(V::fadd(total[t][0], total[t][1]), V::fadd(total[t][2], total[t][3]));
-      sums.data[(m + t) * sums.stride + n] = V::horizontal_sum(all);
     }
   }
 
   static void digits(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,
                      int64_t begin, int64_t end) {
-    int64_t n = begin;
-    if (x.tokens == 1) {
-      for (; n + V::kTableRows <= end; n += V::kTableRows)
-        digits_block<V::kTableRows, 1>(weight, x, sums, n, 0);
-    }
-    for (; n < end; ++n) {
+    // The planes of so many rows stay in the second level cache while block after block of tokens, whose
+    // codes stay in the first, runs over them.
+    constexpr int64_t kRunRows = 128;
+    for (int64_t first = begin; first < end; first += kRunRows) {
+      const int64_t last = first + kRunRows < end ? first + kRunRows : end;
       int64_t m = 0;
       for (; m + V::kTableTokens <= x.tokens; m += V::kTableTokens) {
-        digits_block<1, V::kTableTokens>(weight, x, sums, n, m);
+        for (int64_t n = first; n < last; ++n) digits_block<V::kTableTokens>(weight, x, sums, n, m);
       }
-      for (; m < x.tokens; ++m) digits_block<1, 1>(weight, x, sums, n, m);
+      for (; m < x.tokens; ++m) {
+        for (int64_t n = first; n < last; ++n) digits_block<1>(weight, x, sums, n, m);
+      }
     }
+  }
+
+  template <int kRows>
+  static void floats_rows(const lowbit_codebook_scalar& weight, const ChunkedValues& x, const Sums& sums,
+                          int64_t n) {
+    int64_t m = 0;
+    for (; m + V::kTableTokens <= x.tokens; m += V::kTableTokens) {
+      floats_block<kRows, V::kTableTokens>(weight, x, sums, n, m);
+    }
+    for (; m < x.tokens; ++m) floats_block<kRows, 1>(weight, x, sums, n, m);
   }
 
   static void floats(const lowbit_codebook_scalar& weight, const ChunkedValues& x, const Sums& sums,
                      int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      int64_t m = 0;
-      for (; m + V::kTableTokens <= x.tokens; m += V::kTableTokens)
-        floats_block<V::kTableTokens>(weight, x, sums, n, m);
-      for (; m < x.tokens; ++m) floats_block<1>(weight, x, sums, n, m);
-    }
+    int64_t n = begin;
+    for (; n + 4 <= end; n += 4) floats_rows<4>(weight, x, sums, n);
+    for (; n < end; ++n) floats_rows<1>(weight, x, sums, n);
   }
 };
 

@@ -16,7 +16,6 @@ struct Vectors256 : Base {
 
   static constexpr int kDigitBits = kDigitWidth;
   static constexpr int kMaxDigitBits = 4;  // 16 bytes: the table of one vpshufb
-  static constexpr int kTableRows = 1;
   static constexpr int kTableTokens = 2;
 
   static LOWBIT_INLINE I32 select(I32 mask, I32 a, I32 b) {
