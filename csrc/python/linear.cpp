@@ -1,7 +1,11 @@
 #include "python/linear.h"
 
+#include <vector>
+
 namespace lowbit::python {
 namespace {
+
+constexpr int64_t kFastGroup = 128;  // inputs per activation scale at precision fast
 
 lowbit_precision precision_of(const std::string& name) {
   if (name == "fast") return LOWBIT_FAST;
@@ -115,6 +119,43 @@ py::array planes_linear(const py::array& x, const py::array& tiles, int64_t out_
   return run(x, out_features, [&](const lowbit_output& y) {
     return lowbit_planes_linear(&bits, active, &input, activation_bits, &bias_view, level, &y);
   });
+}
+
+py::tuple quantize_activations(const py::array& x, const std::string& precision, int32_t activation_bits) {
+  const lowbit_input input = input_of(x);
+  const lowbit_precision level = precision_of(precision);
+  const bool grouped = level == LOWBIT_FAST && activation_bits == 0;
+  py::array_t<int32_t> codes({input.rows, input.cols});
+  py::array_t<float> scales({input.rows, grouped ? ceil_div(input.cols, kFastGroup) : 1});
+  check(lowbit_quantize_activations(&input, activation_bits, level, codes.mutable_data(),
+                                    scales.mutable_data()));
+  return py::make_tuple(codes, scales);
+}
+
+py::tuple signs_prologue(const py::array& x, const OptionalArray& router, const py::array& in_scales) {
+  const lowbit_input input = input_of(x);
+  expect_floats(in_scales, "in_scales", {kAny, input.cols});
+  const int64_t experts = in_scales.shape(0);
+  if (router) expect_floats(*router, "router", {experts, input.cols});
+  if (experts > 1 && !router) raise("FormatError", "more than one expert needs a router");
+  // The prologue reads no weight and no output scale; the checks of the segment want to see some.
+  const std::vector<uint8_t> tile(ceil_div(input.cols, LOWBIT_BLOCK_INPUTS) * LOWBIT_TILE_ROWS * 4);
+  lowbit_signs segment{};
+  segment.bits.out_features = 1;
+  segment.bits.in_features = input.cols;
+  segment.bits.planes = 1;
+  segment.bits.tiles = tile.data();
+  segment.bits.group_size = -1;
+  segment.experts = static_cast<int32_t>(experts);
+  segment.dtype = float_dtype(in_scales, "in_scales");
+  segment.in_scales = in_scales.data();
+  segment.out_scales = in_scales.data();
+  segment.out_scales_stride = 1;
+  if (experts > 1) segment.router = router->data();
+  py::array_t<float> gates({input.rows, experts});
+  py::array_t<float> z({input.rows, input.cols});
+  check(lowbit_signs_prologue(&segment, &input, gates.mutable_data(), z.mutable_data()));
+  return py::make_tuple(gates, z);
 }
 
 }  // namespace lowbit::python

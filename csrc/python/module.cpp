@@ -64,6 +64,16 @@ PYBIND11_MODULE(_native, m) {
   m.def("tile_scales", &tile_scales, py::arg("scales"),
         "float32, float16 or int16 [N, G] -> [ceil(N / 64), G, 64], padding rows 0.");
 
+  m.def("quantize_activations", &quantize_activations, py::arg("x"), py::arg("precision") = "fast",
+        py::kw_only(), py::arg("activation_bits") = 0,
+        "What the products see of float32 or float16 x [M, K]: codes int32 [M, K], scales float32 [M, "
+        "groups].\n"
+        "activation_bits 1 to 8 gives bipolar codes; else precision 'fast' or 'high'.");
+  m.def(
+      "signs_prologue", &signs_prologue, py::arg("x"), py::arg("router"), py::arg("in_scales"),
+      "Gates float32 [M, E] = softmax(x @ router^T) and z [M, K] = x * (gates @ in_scales), as signs_linear\n"
+      "computes them before it quantises z. One expert needs no router (None).");
+
   m.def(
       "signs_linear", &signs_linear, py::arg("x"), py::arg("tiles"), py::arg("out_features"), py::kw_only(),
       py::arg("scales") = py::none(), py::arg("group_size") = -1, py::arg("router") = py::none(),

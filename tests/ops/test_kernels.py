@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import cases
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lowbit.formats import PRECISIONS, Signs
 from lowbit.ops import _library
+
+from tests.ops import cases
 
 pytestmark = pytest.mark.skipif(_library.load() is not None, reason=f"no native operators: {_library.load()}")
 
