@@ -130,7 +130,7 @@ class CpuBackend:
                 some[name] = tensors[name][tile, :, row]
         if "out_scales" in tensors:
             some["out_scales"] = tensors["out_scales"][:, ids]
-        return packed_format(some, metadata).dequantize()
+        return packed_format(some, metadata)._expand(torch.arange(ids.shape[0], device=ids.device))
 
     def operator(self, kind: str) -> Callable[..., Tensor]:
         return self._operators[kind]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lowbit import backends
-from lowbit.errors import ShapeError, ValueRangeError
+from lowbit.errors import DtypeError, ShapeError, ValueRangeError
 from lowbit.formats import FORMATS, PRECISIONS, PackedWeight
 from lowbit.formats.base import Metadata
-from lowbit.modules.packed import PackedModule
+from lowbit.modules.packed import FLOAT_DTYPES, PackedModule
 from lowbit.schemes import BipolarInt, Scheme
 
 
@@ -86,6 +86,15 @@ class QuantizedLinear(PackedModule):
                 found=list(x.shape),
                 allowed=f"[..., {self.in_features}]",
             )
+        if x.dtype != self.dtype and not torch.compiler.is_compiling():
+            answer = backends.get(self._backend).supports(self.kind, x.device, x.dtype)
+            if x.dtype not in FLOAT_DTYPES or not answer.ok:
+                raise DtypeError(
+                    f"wrong dtype of the input for backend '{self._backend}'",
+                    layer=self.layer_name,
+                    found=x.dtype,
+                    allowed=self.dtype,
+                )
 
     def _precision_code(self) -> int:
         return PRECISIONS.index(self.precision)

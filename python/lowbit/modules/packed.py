@@ -134,6 +134,7 @@ class PackedModule(nn.Module):
     def _take(self, canonical: dict[str, Tensor]) -> None:
         """Chooses the backend for these canonical tensors and keeps them in its layout."""
         choice = self._select(canonical["weight"].device, self.dtype)
+        canonical = {name: tensor.contiguous() for name, tensor in canonical.items()}
         laid_out = choice.backend.prepare(canonical, self.metadata)
         self._adopt(choice)
         self._packed_names = tuple(laid_out)
@@ -178,13 +179,13 @@ class PackedModule(nn.Module):
         if not backends.get(self._backend).available().ok:
             self._take(self.canonical_tensors())
 
-    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
         # Tying code assigns `module.weight = other.weight`, which would replace packed bytes without a word.
-        if name in self.__dict__.get("_packed_names", ()):
+        if isinstance(value, nn.Parameter) and name in self.__dict__.get("_packed_names", ()):
             raise UnsupportedLayerError(
                 "the packed weight cannot be replaced by a parameter", layer=self.layer_name, found=name
             )
-        super().register_parameter(name, param)
+        super().__setattr__(name, value)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         with self._without_packed():
