@@ -115,8 +115,8 @@ ENTRIES = (
 def operator_call(packed: PackedWeight, precision: str, x: Tensor, out: Tensor) -> Callable[[], object]:
     """The operator on one copy of the weight in the native layout, writing to ``out``."""
     metadata = packed.metadata()
-    choice = backends.select(packed.kind, device=x.device, dtype=x.dtype, metadata=metadata, backend="cpu")
-    t: Mapping[str, Tensor] = choice.backend.prepare(packed.kind, packed.tensors(), metadata)
+    choice = backends.select(packed.kind, device=x.device, dtype=x.dtype, backend="cpu")
+    t: Mapping[str, Tensor] = choice.backend.prepare(packed.tensors(), metadata)
     n, k, code = packed.out_features, packed.in_features, PRECISION[precision]
     ops = torch.ops.lowbit
     if packed.kind == "signs":

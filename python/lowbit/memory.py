@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lowbit.errors import CheckpointError
+from lowbit.models import source_kind
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -46,8 +47,9 @@ def peak_memory(source: str | Path, *, dtype: str = "bfloat16", new_tokens: int 
     """Load ``source`` (see ``lowbit.models``) in a fresh process, generate greedily, and return its memory.
 
     Raises:
-        CheckpointError: the process failed; the message is its last line.
+        CheckpointError: there is no such model, or the process failed; the message is then its last line.
     """
+    source_kind(source)
     command = [
         sys.executable,
         "-m",

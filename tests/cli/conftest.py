@@ -1,78 +1,46 @@
-"""A tiny random Llama with a tokenizer of its own, saved as a transformers directory."""
+"""The command line in this process, and a model for it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from lowbit.cli import app
 from typer.testing import CliRunner, Result
 
-WORDS = [
-    "the",
-    "a",
-    "capital",
-    "of",
-    "France",
-    "is",
-    "Paris",
-    "computing",
-    "history",
-    "begins",
-    "with",
-    "one",
-    "two",
-    "three",
-    "and",
-    "in",
-    "to",
-    ".",
-    ",",
-]
+from tests.tiny_llama import tiny_model  # noqa: F401 (a fixture)
 
-
-def save_tiny_model(directory: Path, **changes: Any) -> Path:
-    """A word-level tokenizer with BOS and EOS, and two random layers around it."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    vocabulary = {word: index for index, word in enumerate(["<unk>", "<s>", "</s>", *WORDS])}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=128,
-        bos_token_id=1,
-        eos_token_id=2,
-        **changes,
-    )
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
+Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+def run() -> Run:
+    """`lowbit ARGUMENTS`."""
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture
-def lowbit_cli() -> Any:
-    """Runs ``lowbit ARGUMENTS`` in this process."""
-    from lowbit.cli import app
+@pytest.fixture(scope="session")
+def run_json(run: Run) -> Callable[..., Any]:
+    """`lowbit ARGUMENTS --json`, which must succeed and print one JSON document on stdout."""
 
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    def call(*arguments: object) -> Any:
+        result = run(*arguments, "--json")
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
 
-    return run
+    return call
+
+
+@pytest.fixture(scope="session")
+def packed_model(run: Run, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    """The tiny model at 4 bits, its head at 8."""
+    output = tmp_path_factory.mktemp("packed") / "w4"
+    result = run(
+        *("quantize", tiny_model, output, "--scheme", "bipolar_int", "--bits", 4, "--group-size", 32),
+        *("--head-scheme", "bipolar_int:weight_bits=8,group_size=32"),
+    )
+    assert result.exit_code == 0, result.stderr
+    return output

