@@ -14,8 +14,8 @@ using RangeTask = FunctionRef<void(int64_t begin, int64_t end, int chunk)>;
 // Returns when all are done.
 //
 // Chunks depend on n and num_threads only. The task must not throw. When the pool is serving another caller,
-// inside a task, or when no thread can be created, the caller runs everything itself as task(0, n, 0): results
-// must therefore not depend on the cut. Works again in the child of a fork.
+// inside a task, or when no thread can be created, the caller runs everything itself as task(0, n, 0):
+// results must therefore not depend on the cut. Works again in the child of a fork.
 void parallel_for(int64_t n, int num_threads, RangeTask task) noexcept;
 
 // Default thread count of the process; 0 restores one per core this process may run on.

@@ -1,6 +1,5 @@
 // Linear layers over bit tiles, after validation: what the families signs and planes share.
-#ifndef LOWBIT_CPU_BITS_LINEAR_H_
-#define LOWBIT_CPU_BITS_LINEAR_H_
+#pragma once
 
 #include <cstdint>
 
@@ -15,5 +14,3 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
                           const lowbit_vector* bias, const lowbit_output& y) noexcept;
 
 }  // namespace lowbit
-
-#endif  // LOWBIT_CPU_BITS_LINEAR_H_

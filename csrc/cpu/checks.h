@@ -2,8 +2,7 @@
 // says what was found and what is allowed, so that entry points read
 //
 //   if (const lowbit_status bad = check_input(x, k)) return bad;
-#ifndef LOWBIT_CPU_CHECKS_H_
-#define LOWBIT_CPU_CHECKS_H_
+#pragma once
 
 #include <cstdint>
 
@@ -25,5 +24,3 @@ lowbit_status check_output(const lowbit_output* y, int64_t rows, int64_t out_fea
 lowbit_status check_bias(const lowbit_vector* bias, int64_t out_features) noexcept;
 
 }  // namespace lowbit
-
-#endif  // LOWBIT_CPU_CHECKS_H_

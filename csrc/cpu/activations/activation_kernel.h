@@ -1,6 +1,5 @@
 // The activation kernels as templates over the instruction set's traits V (cpu/isa/inline.h).
-#ifndef LOWBIT_CPU_ACTIVATIONS_ACTIVATION_KERNEL_H_
-#define LOWBIT_CPU_ACTIVATIONS_ACTIVATION_KERNEL_H_
+#pragma once
 
 #include <cfloat>
 #include <cstdint>
@@ -294,5 +293,3 @@ class ActivationKernel {
 };
 
 }  // namespace lowbit
-
-#endif  // LOWBIT_CPU_ACTIVATIONS_ACTIVATION_KERNEL_H_

@@ -1,6 +1,5 @@
 // What happens to x before the product: widening, BinaryMoS's router and input scales, quantisation.
-#ifndef LOWBIT_CPU_ACTIVATIONS_ACTIVATIONS_H_
-#define LOWBIT_CPU_ACTIVATIONS_ACTIVATIONS_H_
+#pragma once
 
 #include <cstdint>
 
@@ -54,5 +53,3 @@ struct ActivationKernels {
 const ActivationKernels& activation_kernels(lowbit_isa isa);
 
 }  // namespace lowbit
-
-#endif  // LOWBIT_CPU_ACTIVATIONS_ACTIVATIONS_H_

@@ -1,6 +1,5 @@
 // Prepares tokens for the bit products: one call per block of tokens, for all segments of a fused layer.
-#ifndef LOWBIT_CPU_ACTIVATIONS_PROLOGUE_H_
-#define LOWBIT_CPU_ACTIVATIONS_PROLOGUE_H_
+#pragma once
 
 #include <cstddef>
 #include <cstdint>
@@ -59,5 +58,3 @@ void router_gates(const ActivationKernels& kernels, const float* x, const lowbit
                   float* gates);
 
 }  // namespace lowbit
-
-#endif  // LOWBIT_CPU_ACTIVATIONS_PROLOGUE_H_

@@ -1,6 +1,5 @@
 // One table per instruction set; a build holds those of its architecture.
-#ifndef LOWBIT_CPU_ACTIVATIONS_TABLES_H_
-#define LOWBIT_CPU_ACTIVATIONS_TABLES_H_
+#pragma once
 
 #include "cpu/activations/activations.h"
 
@@ -13,5 +12,3 @@ extern const ActivationKernels activation_kernels_avx512;
 extern const ActivationKernels activation_kernels_neon;
 
 }  // namespace lowbit
-
-#endif  // LOWBIT_CPU_ACTIVATIONS_TABLES_H_
