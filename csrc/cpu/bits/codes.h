@@ -3,8 +3,8 @@
 // With B planes a byte of a plane holds one bit of 8 inputs. Log2(B) exchange steps turn B such vectors into
 // B vectors whose bytes hold 8 / B complete codes each, as a transposition of bits:
 //
-//   width 2:  low  = h g f e d c b a  (bit of inputs 7..0)      codes[0] = G g' E e' C c' A a'
-//             high = H G F E D C B A                            codes[1] = H h  F f  D d  B b
+//   width 2:  low  = h g f e d c b a  (bit of inputs 7..0)      codes[0] = G g E e C c A a
+//             high = H G F E D C B A                            codes[1] = H h F f D d B b
 //
 // Generally, slot s of codes[i] (bits width s .. width s + width - 1) is the code of input i + width s.
 #pragma once

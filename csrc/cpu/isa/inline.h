@@ -16,8 +16,8 @@
 //                     and u <= 127 unless kFullByteDot
 //   fold<n>(a, Sum)   a + sum * 2^n, n < 0: an arithmetic shift right of a sum known to be a multiple of 2^-n
 //   fset1, fload, fstore, fadd, fsub, fmul, fma(a, b, c) = a b + c in one rounding, fmax, fmin, fabs,
-//   to_float, to_int (nearest even), load_f16, load_bf16, store_f16, store_bf16 (nearest even) Table,
-//   load_table, lookup<n>(table, w)   16 floats, entry (w >> n) & 15 per lane
+//   to_float, to_int (nearest even), load_f16, load_bf16, store_f16, store_bf16 (nearest even)
+//   lookup<n>(load_table(p), w)   entry (w >> n) & 15 of 16 floats, per lane
 #pragma once
 
 #define LOWBIT_INLINE inline __attribute__((always_inline))
@@ -36,7 +36,8 @@
 // where a second load is an operand of an instruction, and keeping the first one would cost a register.
 #define LOWBIT_FORGET(pointer) asm("" : "+r"(pointer))
 
-#define LOWBIT_NOINLINE \
-  __attribute__((noinline))  // a loop nest with registers of its own, or rarely run code
+// For a loop nest that deserves all registers, or code outside the hot path.
+#define LOWBIT_NOINLINE __attribute__((noinline))
+
 // The same for a lambda: [&](int i) LOWBIT_LAMBDA_INLINE { ... }
 #define LOWBIT_LAMBDA_INLINE __attribute__((always_inline))
