@@ -21,6 +21,8 @@
 #pragma once
 
 #define LOWBIT_INLINE inline __attribute__((always_inline))
+// The same for a lambda: [&](int i) LOWBIT_LAMBDA_INLINE { ... }
+#define LOWBIT_LAMBDA_INLINE __attribute__((always_inline))
 
 // Tells GCC that a vector is changed where it stands. Without it the register allocator of GCC 12 gives every
 // accumulator of an unrolled loop two registers, copies between them and spills.
@@ -38,6 +40,3 @@
 
 // For a loop nest that deserves all registers, or code outside the hot path.
 #define LOWBIT_NOINLINE __attribute__((noinline))
-
-// The same for a lambda: [&](int i) LOWBIT_LAMBDA_INLINE { ... }
-#define LOWBIT_LAMBDA_INLINE __attribute__((always_inline))
