@@ -77,7 +77,10 @@ class _GridFit:
         self._positions, self._halves = torch.empty_like(groups), torch.empty_like(groups)
 
     def search_symmetric(self) -> None:
-        widest = self.groups.abs().amax(-1) / self._largest
+        magnitudes = self.groups.abs()
+        # All weights clipped: best for one bit, and below the ladder where the tail is heavy.
+        self._try(magnitudes.mean(-1) / self._largest, self.offsets)
+        widest = magnitudes.amax(-1) / self._largest
         for fraction in _SYMMETRIC_FRACTIONS:
             self._try(widest * fraction, self.offsets)
         for _ in range(_REFINEMENTS):
