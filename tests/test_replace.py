@@ -40,7 +40,7 @@ def copy_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    return float((a.float() - b.float()).norm() / b.float().norm())
+    return float((a.detach().float() - b.detach().float()).norm() / b.detach().float().norm())
 
 
 # ---- what becomes of a model ----

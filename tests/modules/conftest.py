@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from lowbit.modules import QuantizedLinear, make_linear
@@ -52,7 +54,7 @@ def layer(scheme: Scheme, backend: str) -> QuantizedLinear:
         weight = torch.randn(OUT_FEATURES, IN_FEATURES, generator=generator)
         _packed[scheme] = scheme.quantize(weight, layer="layer")
     bias = torch.linspace(-1, 1, OUT_FEATURES)
-    return make_linear(_packed[scheme], bias, scheme=scheme, backend=backend, name="layer")
+    return make_linear(copy.deepcopy(_packed[scheme]), bias, scheme=scheme, backend=backend, name="layer")
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_load_state_dict_into_either_backend(
 
 
 def test_load_state_dict_copies(layer: QuantizedLinear, x: Tensor) -> None:
-    state = layer.state_dict()
+    state = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     other = copy.deepcopy(layer)
     other.load_state_dict(state)
     before = other(x)

@@ -216,7 +216,7 @@ class PackedModule(nn.Module):
         device = self.device
         given = {name: state_dict[prefix + name] for name in names}
         try:
-            packed_from_tensors(given, self.metadata, layer=prefix.rstrip("."))
+            packed_from_tensors(given, self.metadata, layer=prefix.rstrip(".") or self.layer_name)
         except LowbitError as error:
             error_msgs.append(str(error))
             return
