@@ -31,8 +31,8 @@ struct Sums {
   int64_t stride;
 };
 
-// Activations in the order in which the kernels for scalar tables extract codes. A chunk is one vector of
-// each plane, 4 bytes of `lanes` dwords:
+// Activations in the order in which the kernels for scalar tables extract codes. A chunk is `lanes`
+// dwords of each plane, one vector of a row:
 //
 //   byte of a chunk     0        1        2        3      | 4 ...
 //   dword lane          0                                 | 1 ...
@@ -44,6 +44,7 @@ struct Sums {
 struct ChunkedCodes {
   int64_t tokens;
   int64_t chunks;
+  int32_t lanes;
   const int8_t* codes;
   const float* scales;
   const float* sums;
@@ -70,8 +71,10 @@ struct CodebookKernels {
   void (*dense)(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t begin,
                 int64_t end);
 
-  // Scalar tables with int8 activations, for weights of up to `max_digit_bits` bits.
+  // Scalar tables with int8 activations, for weights of up to `max_digit_bits` bits, in chunks of
+  // digit_lanes(in_features, bits).
   int32_t max_digit_bits;
+  int32_t (*digit_lanes)(int64_t in_features, int32_t bits);
   void (*tables_digits)(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,
                         int64_t begin, int64_t end);
   // Scalar tables with fp32 activations, any number of bits.

@@ -1,6 +1,7 @@
 // 16 lanes, AVX-512 with VNNI and VBMI: a chunk is 512 inputs.
 #include "core/half.h"
 #include "cpu/codebook/kernel_table.h"
+#include "cpu/codebook/quads_avx512.h"
 #include "cpu/isa/avx512.h"
 
 namespace lowbit {
@@ -134,8 +135,40 @@ struct Vectors : isa::Avx512 {
   static LOWBIT_INLINE float horizontal_sum(F32 a) { return _mm512_reduce_add_ps(a); }
 };
 
+constexpr int32_t kQuadLanes = 4;
+
+// Four rows at a time or one: whichever takes fewer cycles (of the look-ups and products, which bind).
+int32_t digit_lanes(int64_t in_features, int32_t bits) {
+  if (bits > 4) return Vectors::kLanes;
+  const int64_t one = 30 + 31 * ((in_features + 511) / 512);
+  const int64_t four = 35 + 38 * ((in_features + 127) / 128);
+  return four < 4 * one ? kQuadLanes : Vectors::kLanes;
+}
+
+void tables_digits(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,
+                   int64_t begin, int64_t end) {
+  if (x.lanes != kQuadLanes) return codebook::tables_digits<Vectors>(weight, x, sums, begin, end);
+  switch (weight.bits) {
+    case 1:
+      return codebook::Quads<Vectors, 1>::digits(weight, x, sums, begin, end);
+    case 2:
+      return codebook::Quads<Vectors, 2>::digits(weight, x, sums, begin, end);
+    case 3:
+      return codebook::Quads<Vectors, 3>::digits(weight, x, sums, begin, end);
+    default:
+      return codebook::Quads<Vectors, 4>::digits(weight, x, sums, begin, end);
+  }
+}
+
+constexpr CodebookKernels kernel_table() {
+  CodebookKernels table = codebook::kernel_table<Vectors>();
+  table.digit_lanes = digit_lanes;
+  table.tables_digits = tables_digits;
+  return table;
+}
+
 }  // namespace
 
-extern const CodebookKernels codebook_kernels_avx512 = codebook::kernel_table<Vectors>();
+extern const CodebookKernels codebook_kernels_avx512 = kernel_table();
 
 }  // namespace lowbit

@@ -19,8 +19,13 @@ extern const CodebookKernels codebook_kernels_avx512;
 namespace codebook {
 
 template <class V>
+int32_t digit_lanes(int64_t, int32_t) {
+  return V::kLanes;
+}
+
+template <class V>
 constexpr CodebookKernels kernel_table() {
-  return {V::kLanes,        dense<V>,           V::kMaxDigitBits, tables_digits<V>,
+  return {V::kLanes,        dense<V>,           V::kMaxDigitBits, digit_lanes<V>, tables_digits<V>,
           tables_floats<V>, vector_products<V>, vector_sums<V>,   finish<V>};
 }
 

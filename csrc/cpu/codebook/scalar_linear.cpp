@@ -48,9 +48,8 @@ void chunk_values(const float* values, int64_t blocks, int64_t lanes, float* out
   }
 }
 
-void prepare(const Call& call, int64_t m, bool quantize, int64_t chunks, const Workspace& work,
+void prepare(const Call& call, int64_t m, bool quantize, int64_t chunks, int64_t lanes, const Workspace& work,
              const Token& out) {
-  const int64_t lanes = call.kernels.lanes;
   const int64_t blocks = padded(call.x.cols) / kBlock;
   float* const values = out.values != nullptr ? out.values : work.values;
   load_token(call, m, values);
@@ -104,9 +103,10 @@ lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_
   const CodebookKernels& kernels = call.kernels;
   const int64_t tokens = call.x.rows;
   const int64_t inputs = padded(weight.in_features), blocks = inputs / kBlock;
-  const int64_t chunks = (blocks + kernels.lanes - 1) / kernels.lanes;
-  const int64_t chunk_inputs = chunks * kernels.lanes * kBlock;
   const bool digits = quantize_activations && weight.bits <= kernels.max_digit_bits;
+  const int32_t lanes = digits ? kernels.digit_lanes(weight.in_features, weight.bits) : kernels.lanes;
+  const int64_t chunks = (blocks + lanes - 1) / lanes;
+  const int64_t chunk_inputs = chunks * lanes * kBlock;
   const bool outliers = weight.outlier_offsets != nullptr;
   const int64_t threads = std::min<int64_t>(get_num_threads(), tokens);
 
@@ -114,7 +114,7 @@ lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_
   const size_t values_at = layout.add<float>(outliers ? tokens * inputs : 0);
   const size_t chunked_values_at = layout.add<float>(digits ? 0 : tokens * chunk_inputs);
   const size_t chunked_codes_at = layout.add<int8_t>(digits ? tokens * chunk_inputs : 0);
-  const size_t lane_scales_at = layout.add<float>(digits ? tokens * chunks * kernels.lanes : 0);
+  const size_t lane_scales_at = layout.add<float>(digits ? tokens * chunks * lanes : 0);
   const size_t token_sums_at = layout.add<float>(tokens);
   const size_t work_values_at = layout.add<float>(threads * inputs);
   const size_t work_codes_at = layout.add<int8_t>(threads * inputs);
@@ -128,21 +128,22 @@ lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_
     return Token{outliers ? at<float>(base, values_at) + m * inputs : nullptr,
                  digits ? nullptr : at<float>(base, chunked_values_at) + m * chunk_inputs,
                  digits ? at<int8_t>(base, chunked_codes_at) + m * chunk_inputs : nullptr,
-                 at<float>(base, lane_scales_at) + m * chunks * kernels.lanes,
-                 at<float>(base, token_sums_at) + m};
+                 at<float>(base, lane_scales_at) + m * chunks * lanes, at<float>(base, token_sums_at) + m};
   };
   parallel_for(tokens, static_cast<int>(threads), [&](int64_t begin, int64_t end, int thread) {
     const Workspace work{
         at<float>(base, work_values_at) + thread * inputs, at<int8_t>(base, work_codes_at) + thread * inputs,
         at<int32_t>(base, work_sums_at) + thread * blocks, at<float>(base, work_scales_at) + thread * blocks};
-    for (int64_t m = begin; m < end; ++m) prepare(call, m, quantize_activations, chunks, work, token(m));
+    for (int64_t m = begin; m < end; ++m)
+      prepare(call, m, quantize_activations, chunks, lanes, work, token(m));
   });
 
   const Token first = token(0);
   const Sums sums{at<float>(base, sums_at), weight.out_features};
   parallel_for(weight.out_features, 0, [&](int64_t begin, int64_t end, int) {
     if (digits) {
-      kernels.tables_digits(weight, {tokens, chunks, first.chunked_codes, first.lane_scales, first.sum}, sums,
+      kernels.tables_digits(weight,
+                            {tokens, chunks, lanes, first.chunked_codes, first.lane_scales, first.sum}, sums,
                             begin, end);
     } else {
       kernels.tables_floats(weight, {tokens, chunks, first.chunked_values}, sums, begin, end);
