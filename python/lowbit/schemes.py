@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, ClassVar
 from lowbit.errors import FormatError, ValueRangeError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lowbit.formats.base import PackedWeight
     from lowbit.formats.codebook import CodebookChannel, CodebookScalar, CodebookVector
     from lowbit.formats.planes import Planes
     from lowbit.formats.signs import Signs
-    from torch import Tensor
 
 _SCALE_DTYPES = ("float16", "bfloat16", "float32")
 
