@@ -67,6 +67,7 @@ def test_enough_clusters_keep_every_channel(axis: int) -> None:
     assert packed.clusters == (6 if axis == 0 else 9)
     assert packed.rank == 0
     assert torch.equal(packed.dequantize(), weight)
+    assert packed.weight.data_ptr() != weight.data_ptr()
 
 
 def test_rank_is_clipped_to_the_layer() -> None:

@@ -42,6 +42,7 @@ def test_result_is_valid_and_close(scheme: Scheme, dtype: torch.dtype) -> None:
     assert (packed.out_features, packed.in_features) == (21, 77)
     error = (weight.double() - packed.dequantize().double()).norm() / weight.double().norm()
     assert error < 0.95
+    assert all(t.is_contiguous() for t in packed.tensors().values())
     again = scheme.quantize(weight, "a.b")
     assert all(torch.equal(t, again.tensors()[name]) for name, t in packed.tensors().items())
 

@@ -85,10 +85,9 @@ def low_rank_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """
     if min(matrix.shape) > _EXACT_SVD:
         q = min(rank + _SVD_MARGIN, *matrix.shape)
-        generator_state = torch.random.get_rng_state()
-        torch.manual_seed(0)
-        left, values, right = torch.svd_lowrank(matrix, q=q, niter=_SVD_ITERATIONS)
-        torch.random.set_rng_state(generator_state)
+        with torch.random.fork_rng([matrix.device] if matrix.is_cuda else []):
+            torch.manual_seed(0)
+            left, values, right = torch.svd_lowrank(matrix, q=q, niter=_SVD_ITERATIONS)
         root = values[:rank].sqrt()
         return left[:, :rank] * root, (right[:, :rank] * root).T
     if matrix.shape[0] < matrix.shape[1]:

@@ -51,12 +51,12 @@ def check_weight(weight: Tensor, layer: str | None) -> Tensor:
 
 
 def to_stored(values: Tensor, scale_dtype: str, layer: str | None) -> Tensor:
-    """Convert scales or table entries to the dtype they are stored in.
+    """A contiguous copy of scales or table entries in the dtype they are stored in.
 
     Raises:
         ValueRangeError: a value overflows that dtype.
     """
-    stored = values.to(SCALE_DTYPES[scale_dtype])
+    stored = values.to(SCALE_DTYPES[scale_dtype], copy=True, memory_format=torch.contiguous_format)
     if not bool(stored.isfinite().all()):
         raise ValueRangeError(
             f"values too large for scale_dtype {scale_dtype}",
