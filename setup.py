@@ -22,6 +22,8 @@ from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
 PREFIX = Path("lowbit")  # everything native is installed below the package
+# One folder for editable installs and wheels, so that neither compiles what the other has.
+BUILD = ROOT / "build" / f"cmake-{sysconfig.get_config_var('SOABI')}"
 
 
 def find_compiler() -> tuple[str | None, str]:
@@ -54,14 +56,11 @@ class BuildNative(Command):
 
     def initialize_options(self) -> None:
         self.build_lib: str | None = None
-        self.build_temp: str | None = None
         self.parallel: int | None = None
         self.editable_mode = False
 
     def finalize_options(self) -> None:
-        self.set_undefined_options(
-            "build", ("build_lib", "build_lib"), ("build_temp", "build_temp"), ("parallel", "parallel")
-        )
+        self.set_undefined_options("build", ("build_lib", "build_lib"), ("parallel", "parallel"))
 
     def run(self) -> None:
         assert self.build_lib is not None
@@ -76,19 +75,20 @@ class BuildNative(Command):
         (package / "_build.json").write_text(json.dumps(record, indent=2) + "\n")
 
     def _build(self, package: Path) -> dict[str, object]:
+        import ninja
         import pybind11
 
-        assert self.build_temp is not None
         assert COMPILER is not None
-        folder = Path(self.build_temp).resolve() / "cmake"
         configure = [
             "cmake",
             "-S",
             str(ROOT),
             "-B",
-            str(folder),
+            str(BUILD),
             "-G",
             "Ninja",
+            # Build isolation puts ninja elsewhere every time; the cache would point to the last place.
+            f"-DCMAKE_MAKE_PROGRAM={Path(ninja.BIN_DIR) / 'ninja'}",
             f"-DCMAKE_CXX_COMPILER={COMPILER.split()[0]}",
             f"-DCMAKE_CXX_FLAGS={' '.join([*COMPILER.split()[1:], os.environ.get('CXXFLAGS', '')]).strip()}",
             f"-DCMAKE_INSTALL_PREFIX={package}",
@@ -101,8 +101,8 @@ class BuildNative(Command):
         try:
             self._call(configure)
             jobs = [] if self.parallel is None else [f"-j{self.parallel}"]
-            self._call(["cmake", "--build", str(folder), *jobs])
-            self._call(["cmake", "--install", str(folder)])
+            self._call(["cmake", "--build", str(BUILD), *jobs])
+            self._call(["cmake", "--install", str(BUILD)])
         except (OSError, subprocess.CalledProcessError) as error:
             raise SystemExit(
                 f"lowbit: the native build failed ({error}). The compiler's messages are above; C++20 is "
@@ -119,9 +119,8 @@ class BuildNative(Command):
 
     @staticmethod
     def _call(command: list[str]) -> None:
-        import ninja
-
         import cmake
+        import ninja
 
         # The build requirements' own programs, wherever pip put them, before any of the system.
         path = os.pathsep.join([cmake.CMAKE_BIN_DIR, ninja.BIN_DIR, os.environ.get("PATH", "")])
@@ -141,6 +140,11 @@ class BuildNative(Command):
 
 class Build(build):
     sub_commands: ClassVar = [*build.sub_commands, ("build_native", None)]
+
+    def run(self) -> None:
+        # setuptools would put modules into the wheel that the sources no longer have.
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
 
 
 setup(distclass=NativeDistribution, ext_modules=[], cmdclass={"build": Build, "build_native": BuildNative})

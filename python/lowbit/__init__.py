@@ -21,6 +21,7 @@ from lowbit.errors import (
 
 if TYPE_CHECKING:
     from lowbit import ops
+    from lowbit._build import cmake_prefix
     from lowbit._explain import explain
     from lowbit._info import info
     from lowbit.checkpoint import load_pretrained, save_pretrained
@@ -50,6 +51,7 @@ _LAZY: dict[str, str | None] = {
     "ScalarCodebook": "schemes",
     "Scheme": "schemes",
     "VectorCodebook": "schemes",
+    "cmake_prefix": "_build",
     "explain": "_explain",
     "info": "_info",
     "load_pretrained": "checkpoint",
@@ -93,6 +95,7 @@ __all__ = [
     "ValueRangeError",
     "VectorCodebook",
     "__version__",
+    "cmake_prefix",
     "explain",
     "info",
     "load_pretrained",

@@ -138,9 +138,14 @@ def _gradient_channel(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
 
 
 def _gradient_scalar(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
-    """dx = dy W."""
+    """dx = dy W, table and outliers apart: shapes must not depend on data under torch.compile."""
     _, weight, tables, offsets, columns, values, _, in_features, _ = inputs
-    return dy @ CodebookScalar(weight, tables, in_features, offsets, columns, values).dequantize()
+    dx = dy @ CodebookScalar(weight, tables, in_features).dequantize()
+    if offsets is None:
+        return dx
+    entries = torch.arange(len(columns), dtype=offsets.dtype, device=x.device)
+    rows = torch.searchsorted(offsets[1:], entries, right=True)
+    return dx.index_add(1, columns.long(), dy[:, rows] * values.float())
 
 
 def _gradient_vector(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:

@@ -1,0 +1,168 @@
+"""The wheel: what is in it, what its libraries need, and that a C project can use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+COMPILER = next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
+
+
+def run(*command: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+    """stdout + stderr of a command that must succeed."""
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, env=env or ENVIRONMENT, cwd=cwd
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def wheel(sources: Path, folder: Path, env: dict[str, str]) -> tuple[str, Path]:
+    """Name of the wheel built from `sources`, and a folder with what is in it."""
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        folder,
+        sources,
+        env=env,
+    )
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder / "site")
+    return path.name, folder / "site"
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked wheel. Built in the source tree, with the objects that `make build` has compiled."""
+    if COMPILER is None:
+        pytest.skip("no C++ compiler on this machine")
+    name, site = wheel(ROOT, tmp_path_factory.mktemp("native"), ENVIRONMENT)
+    assert not name.endswith("none-any.whl")
+    return site
+
+
+@pytest.fixture(scope="module")
+def pure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked wheel of a machine without a compiler."""
+    sources = tmp_path_factory.mktemp("sources")
+    for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md"):
+        shutil.copy(ROOT / name, sources / name)
+    unwanted = shutil.ignore_patterns("__pycache__", "*.so", "lib", "include", "_build.json", "*.egg-info")
+    shutil.copytree(ROOT / "python", sources / "python", ignore=unwanted)
+    environment = {**ENVIRONMENT, "CXX": "/nonexistent/c++"}
+    name, site = wheel(sources, tmp_path_factory.mktemp("pure"), environment)
+    assert name.endswith("py3-none-any.whl")
+    return site
+
+
+def python(site: Path, code: str, **env: str) -> str:
+    """Output of a program that imports lowbit from `site`."""
+    code = f"import lowbit; assert lowbit.__file__.startswith({str(site)!r}), lowbit.__file__\n{code}"
+    return run(sys.executable, "-c", code, env={**ENVIRONMENT, "PYTHONPATH": str(site), **env})
+
+
+LINEAR = """
+import torch
+from lowbit.ops import signs_linear
+y = signs_linear(torch.arange(1.0, 5.0), torch.tensor([[15], [5], [0]], dtype=torch.uint8), precision="exact")
+print(y.tolist(), {name: tuple(answer) for name, answer in lowbit.info().backends.items()})
+"""
+
+
+def test_contents(native: Path) -> None:
+    package = native / "lowbit"
+    found = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
+    assert {
+        "lib/liblowbit.so",
+        "lib/_torch_cpu.so",
+        "lib/cmake/lowbit/lowbitConfig.cmake",
+        "include/lowbit.h",
+        "_build.json",
+        "_native.pyi",
+        "py.typed",
+        "ops/signs.py",
+    } <= found
+    assert any(re.fullmatch(r"_native\..*\.so", name) for name in found)
+    assert json.loads((package / "_build.json").read_text())["native"] is True
+    assert not any("test" in name for name in found)
+
+
+def test_libraries_depend_on_nothing_unstable(native: Path) -> None:
+    """No C++ symbol of torch: one binary for many torch versions. No path of the machine that built it."""
+    if shutil.which("nm") is None or shutil.which("readelf") is None:
+        pytest.skip("binutils (nm, readelf) are not installed")
+    for library in (native / "lowbit").rglob("*.so"):
+        symbols = run("nm", "-DC", library)
+        assert not re.search(r"\b(at|c10|torch)::", symbols), library
+        dynamic = run("readelf", "-d", library)
+        needed = set(re.findall(r"NEEDED.*\[(.*)\]", dynamic))
+        assert not any(name.startswith(("libpython", "libc10")) for name in needed), library
+        assert ("libtorch_cpu.so" in needed) == (library.name == "_torch_cpu.so")
+        assert ("liblowbit.so" in needed) == (library.name != "liblowbit.so")
+        for path in re.findall(r"(?:RPATH|RUNPATH).*\[(.*)\]", dynamic):
+            assert path.startswith("$ORIGIN"), library
+        exported = {line.split()[-1] for line in symbols.splitlines() if " T " in line}
+        if library.name == "liblowbit.so":
+            assert exported
+            assert all(name.startswith("lowbit_") for name in exported)
+
+
+def test_wheel_runs(native: Path) -> None:
+    output = python(native, LINEAR)
+    assert "[10.0, -2.0, -10.0]" in output
+    assert "'cpu': (True" in output
+
+
+def test_without_a_compiler(pure: Path) -> None:
+    """The torch path works, and says why there is no other."""
+    reason = "CXX=/nonexistent/c++ is not an executable"
+    output = python(pure, LINEAR)
+    assert "[10.0, -2.0, -10.0]" in output
+    assert f"'cpu': (False, 'installed without native kernels: {reason}')" in output
+    attempt = f"try:\n exec({LINEAR!r})\nexcept lowbit.BackendError as e: print(e)"
+    forced = python(pure, attempt, LOWBIT_BACKEND="cpu")
+    assert reason in forced
+    assert "[10.0" not in forced
+
+
+def test_c_project(native: Path, tmp_path: Path) -> None:
+    """find_package(lowbit) in the installed package, and the ten lines of C of the examples."""
+    prefix = python(native, "print(lowbit.cmake_prefix())").strip()
+    example = ROOT / "examples" / "c"
+    run("cmake", "-S", example, "-B", tmp_path, "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={prefix}")
+    run("cmake", "--build", tmp_path)
+    assert run(tmp_path / "linear") == "10 -2 -10\n"
+
+
+def test_one_version(native: Path) -> None:
+    (declared,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    told = python(native, "from lowbit import _native; print(lowbit.__version__, _native.version())")
+    assert told.split() == [declared, declared]
+
+
+def test_neon_compiles(tmp_path: Path) -> None:
+    """The whole library for 64-bit ARM, by a cross compiler; nothing is run."""
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    if compiler is None:
+        pytest.skip("aarch64-linux-gnu-g++ is not installed")
+    target = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64")
+    options = (*target, f"-DCMAKE_CXX_COMPILER={compiler}", "-DCMAKE_CXX_FLAGS=-Werror")
+    run("cmake", "-S", ROOT, "-B", tmp_path, "-G", "Ninja", *options)
+    run("cmake", "--build", tmp_path)
