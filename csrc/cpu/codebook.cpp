@@ -115,6 +115,7 @@ extern "C" lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vec
     return bad;
   }
   if (const lowbit_status bad = check_vector(*weight)) return bad;
-  return for_token_blocks(*x, bias, *y,
-                          [&](const codebook::Call& call) { return codebook::vector_linear(*weight, call); });
+  return for_token_blocks(*x, bias, *y, [&](const codebook::Call& call) {
+    return codebook::vector_linear(*weight, precision == LOWBIT_FAST, call);
+  });
 }

@@ -2,6 +2,7 @@
 #include "core/half.h"
 #include "cpu/codebook/kernel_table.h"
 #include "cpu/codebook/quads_avx512.h"
+#include "cpu/codebook/vector_digits_avx512.h"
 #include "cpu/isa/avx512.h"
 
 namespace lowbit {
@@ -164,6 +165,8 @@ constexpr CodebookKernels kernel_table() {
   CodebookKernels table = codebook::kernel_table<Vectors>();
   table.digit_lanes = digit_lanes;
   table.tables_digits = tables_digits;
+  table.vector_digit_tables = codebook::VectorDigits<Vectors>::tables;
+  table.vector_digit_sums = codebook::VectorDigits<Vectors>::sums;
   return table;
 }
 

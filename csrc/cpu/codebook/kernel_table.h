@@ -25,8 +25,9 @@ int32_t digit_lanes(int64_t, int32_t) {
 
 template <class V>
 constexpr CodebookKernels kernel_table() {
-  return {V::kLanes,        dense<V>,           V::kMaxDigitBits, digit_lanes<V>, tables_digits<V>,
-          tables_floats<V>, vector_products<V>, vector_sums<V>,   finish<V>};
+  return {V::kLanes,        dense<V>,         V::kMaxDigitBits,   digit_lanes<V>,
+          tables_digits<V>, tables_floats<V>, vector_products<V>, vector_sums<V>,
+          nullptr,          nullptr,          finish<V>};
 }
 
 }  // namespace codebook

@@ -23,7 +23,7 @@ constexpr int64_t kMaxTokens = 64;
 lowbit_status channel_linear(const lowbit_codebook_channel& weight, const Call& call);
 lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_activations,
                             const Call& call);
-lowbit_status vector_linear(const lowbit_codebook_vector& weight, const Call& call);
+lowbit_status vector_linear(const lowbit_codebook_vector& weight, bool fixed_point, const Call& call);
 
 // Length of a row in memory that the vector loops may read to the end of.
 constexpr int64_t padded(int64_t n) {
