@@ -35,24 +35,17 @@ struct VectorDigits {
 
   static void tables(const Codebooks& codebooks, const float* x, float inverse, int64_t begin, int64_t end,
                      uint8_t* tables) {
-    const int32_t size = codebooks.vector_size;
-    const F32 to_steps = V::fset1(inverse);
-    for (int64_t j = begin; j < end; ++j) {
-      for (int32_t c = 0; c < codebooks.num_codebooks; ++c) {
-        const float* const vectors = codebooks.data + static_cast<int64_t>(c) * size * kCodes;
-        uint8_t* const entry = tables + (j * codebooks.num_codebooks + c) * kEntryBytes;
-        for (int i = 0; i < kCodes; i += V::kLanes) {
-          F32 sum = V::fset1(0.0f);
-          for (int32_t d = 0; d < size; ++d) {
-            sum = V::fma(V::fload(vectors + d * kCodes + i), V::fset1(x[j * size + d]), sum);
-          }
-          const I32 code = V::add(V::to_int(V::fmul(sum, to_steps)), V::set1(VectorDigitSums::kHalf));
-          for (int d = 0; d < kDigits; ++d) {
-            const I32 digit = V::bit_and(_mm512_srli_epi32(code, d * kBits), V::set1((1 << kBits) - 1));
-            _mm_store_si128(reinterpret_cast<__m128i*>(entry + d * kCodes + i), _mm512_cvtepi32_epi8(digit));
-          }
-        }
-      }
+    switch (codebooks.vector_size) {
+      case 2:
+        return fill_tables<2>(codebooks, x, inverse, begin, end, tables);
+      case 4:
+        return fill_tables<4>(codebooks, x, inverse, begin, end, tables);
+      case 8:
+        return fill_tables<8>(codebooks, x, inverse, begin, end, tables);
+      case 16:
+        return fill_tables<16>(codebooks, x, inverse, begin, end, tables);
+      default:
+        return fill_tables<0>(codebooks, x, inverse, begin, end, tables);
     }
   }
 
@@ -73,6 +66,64 @@ struct VectorDigits {
   }
 
  private:
+  // kSize 0: any vector size.
+  template <int kSize>
+  static void fill_tables(const Codebooks& codebooks, const float* x, float inverse, int64_t begin,
+                          int64_t end, uint8_t* tables) {
+    const int32_t size = kSize > 0 ? kSize : codebooks.vector_size;
+    const F32 to_steps = V::fset1(inverse);
+    for (int64_t j = begin; j < end; ++j) {
+      for (int32_t c = 0; c < codebooks.num_codebooks; ++c) {
+        const float* const vectors = codebooks.data + static_cast<int64_t>(c) * size * kCodes;
+        uint8_t* const entry = tables + (j * codebooks.num_codebooks + c) * kEntryBytes;
+        for (int i = 0; i < kCodes; i += 64) {
+          I32 codes[4];
+          for (int part = 0; part < 4; ++part) {
+            F32 sum = V::fset1(0.0f);
+            for (int32_t d = 0; d < size; ++d) {
+              sum = V::fma(V::fload(vectors + d * kCodes + i + 16 * part), V::fset1(x[j * size + d]), sum);
+            }
+            codes[part] = V::add(V::to_int(V::fmul(sum, to_steps)), V::set1(VectorDigitSums::kHalf));
+          }
+          store_digits(codes, entry + i);
+        }
+      }
+    }
+  }
+
+  // Digits of 64 codes, as bytes, to out, out + kCodes, out + 2 kCodes.
+  static LOWBIT_INLINE void store_digits(const I32* codes, uint8_t* out) {
+    static_assert(kDigits == 3 && kBits == 7);
+    // Bytes 0, 1, 2 of each dword: bits 0, 7 and 14 on. vpmultishiftqb works on pairs of dwords.
+    const I32 fields = _mm512_set1_epi64(0x002e2720000e0700);
+    I32 bytes[4];
+    for (int part = 0; part < 4; ++part) {
+      bytes[part] = V::bit_and(_mm512_multishift_epi64_epi8(fields, codes[part]), V::set1(0x7f7f7f7f));
+    }
+    // Of two vectors, 32 dwords: all bytes 0, then all bytes 1; and all bytes 2.
+    alignas(64) static constexpr auto kFirst = every_fourth(0, 1), kThird = every_fourth(2, 2);
+    const I32 first = V::load(kFirst.bytes), third = V::load(kThird.bytes);
+    const I32 low01 = _mm512_permutex2var_epi8(bytes[0], first, bytes[1]);
+    const I32 low23 = _mm512_permutex2var_epi8(bytes[2], first, bytes[3]);
+    const I32 high01 = _mm512_permutex2var_epi8(bytes[0], third, bytes[1]);
+    const I32 high23 = _mm512_permutex2var_epi8(bytes[2], third, bytes[3]);
+    V::store(out, _mm512_shuffle_i32x4(low01, low23, 0x44));
+    V::store(out + kCodes, _mm512_shuffle_i32x4(low01, low23, 0xee));
+    V::store(out + 2 * kCodes, _mm512_shuffle_i32x4(high01, high23, 0x44));
+  }
+
+  struct Pattern {
+    uint8_t bytes[64];
+  };
+  static constexpr Pattern every_fourth(int first_byte, int second_byte) {
+    Pattern result{};
+    for (int i = 0; i < 32; ++i) {
+      result.bytes[i] = static_cast<uint8_t>(4 * i + first_byte);
+      result.bytes[32 + i] = static_cast<uint8_t>(4 * i + second_byte);
+    }
+    return result;
+  }
+
   // Columns of a 16 x 16 matrix of dwords become rows.
   static LOWBIT_INLINE void transpose16(I32* r) {
     I32 t[16];
