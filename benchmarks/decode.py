@@ -31,8 +31,11 @@ from lowbit.perplexity import Perplexity, perplexity
 from lowbit.report import size
 from lowbit.schemes import Scheme
 from report import markdown_table, write_json
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 PROMPT = "The capital of France is"
 Step = Callable[[int, int], None]
@@ -192,16 +195,7 @@ def convert(original: LoadedModel, version: Version, directory: Path, step: Step
     return model
 
 
-COLUMNS = (
-    "model",
-    "bits/weight",
-    "weights",
-    "perplexity",
-    "tokens/s",
-    "x faster",
-    "peak memory",
-    "of it model",
-)
+COLUMNS = ("model", "bits/weight", "MB", "perplexity", "tokens/s", "x faster", "peak MB", "of it model")
 
 
 def rows(measured: Sequence[Measured]) -> list[tuple[str, ...]]:
@@ -210,12 +204,12 @@ def rows(measured: Sequence[Measured]) -> list[tuple[str, ...]]:
         (
             m.name,
             f"{m.bits_per_weight:.2f}",
-            size(m.weight_bytes),
+            f"{m.weight_bytes / 1e6:.1f}",
             f"{m.perplexity:.2f}" if m.perplexity < 1e5 else f"{m.perplexity:.1e}",
-            f"{m.tokens_per_second:.1f} ({1000 / max(m.speed.rounds):.1f}-{1000 / min(m.speed.rounds):.1f})",
+            f"{m.tokens_per_second:.1f}",
             f"{m.times_faster:.2f}",
-            size(m.memory.decode_peak),
-            size(m.memory.decode_above_imports),
+            f"{m.memory.decode_peak / 1e6:.0f}",
+            f"{m.memory.decode_above_imports / 1e6:.0f}",
         )
         for m in measured
     ]
@@ -248,12 +242,12 @@ def how(measured: Sequence[Measured], settings: Settings) -> str:
     """How the figures were obtained."""
     quality = measured[0].quality
     imports = size(measured[0].memory.imports)
-    imports = size(measured[0].memory.imports)
     return (
-        f"Perplexity: {quality.definition}; text: Python's `pydoc_data.topics`. Tokens per second: greedy "
-        f"decoding at batch 1 by transformers' `generate`, {settings.new_tokens} tokens; medians (range) of "
-        f"{settings.rounds} rounds in which all versions take turns. Peak memory: resident, while decoding, "
-        f"in a process of its own; of it {imports} are Python and torch before any weight."
+        f"MB: weights in memory. Perplexity: {quality.definition}; text: Python's `pydoc_data.topics`. "
+        f"Tokens per second: greedy decoding at batch 1 by transformers' `generate`, {settings.new_tokens} "
+        f"tokens; medians of {settings.rounds} rounds in which all versions take turns. Peak MB: resident "
+        f"while decoding, in a process of its own; {imports} of it are Python, torch and transformers before "
+        "any weight."
     )
 
 
@@ -261,21 +255,17 @@ def show(
     console: Console, title: str, measured: Sequence[Measured], settings: Settings, note: str = ""
 ) -> None:
     """The same on the terminal."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(COLUMNS):
-        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+        table.add_column(name, justify="right" if index else "left")
     for row in rows(measured):
         table.add_row(*row)
     console.print(table)
     for m in measured:
-        console.print(f"[bold]{m.name}[/bold]")
         sample = textwrap.shorten(settings.prompt + _one_line(m.text), 300)
-        console.print(textwrap.fill(sample, 100, initial_indent="  ", subsequent_indent="  "), markup=False)
-    for paragraph in (how(measured, settings), note):
-        if paragraph:
-            console.print("\n" + textwrap.fill(paragraph, 100), markup=False, style="dim")
+        console.print(f"[bold]{m.name}[/bold]: {escape(sample)}")
+    for paragraph in filter(None, (how(measured, settings), note)):
+        console.print("\n" + escape(paragraph), style="dim")
 
 
 def _one_line(text: str) -> str:

@@ -21,7 +21,7 @@ from rich.console import Console
 TITLE = "Gemma 3 270M on a CPU"
 VERSIONS = (
     Version("bf16 original"),
-    Version("W4 planes", lowbit.BipolarInt(weight_bits=4, group_size=32)),
+    Version("W4 planes", lowbit.BipolarInt(weight_bits=4, group_size=64, asymmetric=True)),
     Version("W3 scalar codebook", lowbit.ScalarCodebook(bits=3)),
     Version("1-bit BinaryMoS", lowbit.BinaryMoS(experts=4)),
 )

@@ -10,27 +10,30 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from lowbit.errors import CheckpointError
-from lowbit.models import source_kind
+from lowbit.generation import decode_seconds
+from lowbit.models import DTYPES, load_model, model_directory, source_kind
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
+_PROMPT_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class PeakMemory:
     """Resident bytes of one process, from its start to its last token.
 
-    ``imports`` is what Python, torch and transformers take before any weight; ``decode_peak`` the highest
-    point after loading, ``peak`` the highest of all. Where the system cannot restart its high-water mark both
-    are the same.
+    ``imports`` is what Python, torch, transformers and the model's code take before any weight;
+    ``decode_peak`` the highest point after loading, ``peak`` the highest of all. Where the system cannot
+    restart its high-water mark both are the same. There is no tokenizer in the process.
     """
 
     imports: int
@@ -89,19 +92,25 @@ def _restart_peak() -> None:
         _CLEAR_REFS.write_text("5")  # proc(5): VmHWM restarts at the present size
 
 
-def _probe(source: str, dtype: str, new_tokens: int) -> PeakMemory:
-    import torch
-
-    from lowbit import generation, models
-
+def _probe(source: str, dtype: torch.dtype, new_tokens: int) -> PeakMemory:
+    _import_code(source, dtype)
     imports = _status("VmRSS") or _peak()
-    loaded = models.load(source, dtype=models.DTYPES[dtype])
+    model = load_model(source, dtype=dtype)
     load_peak = _peak()
     _restart_peak()
-    prompt = torch.tensor([[loaded.tokenizer.bos_token_id or 0] + [1] * 15])
-    generation.decode_seconds(loaded.model, prompt, new_tokens)
+    decode_seconds(model, torch.ones(1, _PROMPT_TOKENS, dtype=torch.long), new_tokens)
     decode_peak = _peak()
     return PeakMemory(imports=imports, peak=max(load_peak, decode_peak), decode_peak=decode_peak)
+
+
+def _import_code(source: str, dtype: torch.dtype) -> None:
+    """Import what the architecture needs, by building it without weights (unknown for a GGUF file)."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    directory = model_directory(source, dtype)
+    if directory is not None:
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory, local_files_only=True))
 
 
 if __name__ == "__main__":
@@ -110,5 +119,4 @@ if __name__ == "__main__":
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--new-tokens", type=int, default=32)
     arguments = parser.parse_args()
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    print(json.dumps(asdict(_probe(arguments.source, arguments.dtype, arguments.new_tokens))))
+    print(json.dumps(asdict(_probe(arguments.source, DTYPES[arguments.dtype], arguments.new_tokens))))

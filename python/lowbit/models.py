@@ -88,19 +88,33 @@ def load(source: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> LoadedMo
         CheckpointError: the source does not exist, cannot be read, or has no tokenizer.
     """
     kind = source_kind(source)
-    if kind == "demo":
-        directory = _demo_directory(dtype)
-        return LoadedModel(
-            _pretrained(directory, dtype), load_tokenizer(directory), str(source), kind, directory
-        )
-    path = Path(source)
-    if kind == "gguf":
-        return LoadedModel(_from_gguf(path, dtype), load_tokenizer(path), str(source), kind, None)
-    if kind == "lowbit":
+    directory = model_directory(source, dtype)
+    model = load_model(source, dtype=dtype)
+    return LoadedModel(model, load_tokenizer(directory or source), str(source), kind, directory)
+
+
+def load_model(source: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """The model alone, in evaluation mode; arguments and errors as for :func:`load`."""
+    directory = model_directory(source, dtype)
+    if directory is None:
+        return _from_gguf(Path(source), dtype)
+    if source_kind(source) == "lowbit":
         from lowbit.checkpoint import load_pretrained
 
-        return LoadedModel(load_pretrained(path).eval(), load_tokenizer(path), str(source), kind, path)
-    return LoadedModel(_pretrained(path, dtype), load_tokenizer(path), str(source), kind, path)
+        return load_pretrained(directory)
+    return _pretrained(directory, dtype)
+
+
+def model_directory(source: str | Path, dtype: torch.dtype) -> Path | None:
+    """Where a source is a directory, or is made one; None for a GGUF file.
+
+    Raises:
+        CheckpointError: the source is not a model, or the demo's model cannot be prepared.
+    """
+    kind = source_kind(source)
+    if kind == "demo":
+        return _demo_directory(dtype)
+    return None if kind == "gguf" else Path(source)
 
 
 def load_tokenizer(source: str | Path) -> Any:
