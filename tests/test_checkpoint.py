@@ -247,6 +247,18 @@ def test_a_checkpoint_is_replaced_and_its_other_files_stay(tmp_path: Path) -> No
     assert [entry.name for entry in tmp_path.iterdir()] == ["c"]
 
 
+def test_all_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    model = mlp()
+    replace_linear(model, W6)
+    save_pretrained(model, tmp_path / "c")
+    (tmp_path / "usual").touch()
+    (tmp_path / "directory").mkdir()
+    assert {file.stat().st_mode for file in (tmp_path / "c").iterdir()} == {
+        (tmp_path / "usual").stat().st_mode
+    }
+    assert (tmp_path / "c").stat().st_mode == (tmp_path / "directory").stat().st_mode
+
+
 def test_an_empty_directory_may_be_filled(tmp_path: Path) -> None:
     model = mlp()
     replace_linear(model, W6)

@@ -67,6 +67,8 @@ def save_pretrained(model: nn.Module, path: str | Path, *, tokenizer: Any = None
     def fill(directory: Path) -> None:
         _save_config(model, directory, config)
         save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+        # safetensors makes files that only their owner can read; who may read the one may read the other.
+        (directory / WEIGHTS).chmod((directory / CONFIG).stat().st_mode)
         if tokenizer is not None:
             tokenizer.save_pretrained(directory)
         else:

@@ -16,6 +16,9 @@ from lowbit.modules.packed import FLOAT_DTYPES, PackedModule
 from lowbit.schemes import BipolarInt, Scheme
 
 
+_CODES = {name: code for code, name in enumerate(PRECISIONS)}  # what the operators take
+
+
 class QuantizedLinear(PackedModule):
     """y = x W^T + bias with a packed W; drop-in for `nn.Linear`.
 
@@ -97,7 +100,7 @@ class QuantizedLinear(PackedModule):
                 )
 
     def _precision_code(self) -> int:
-        return PRECISIONS.index(self.precision)
+        return _CODES[self.precision]
 
     def extra_repr(self) -> str:
         scheme = self.kind if self.scheme is None else self.scheme.name
@@ -122,7 +125,7 @@ class SignsLinear(QuantizedLinear):
             buffers.get("router"),
             buffers.get("in_scales"),
             buffers.get("out_scales"),
-            self.bias,
+            self._parameters["bias"],
             [],
             self.in_features,
             self.out_features,
@@ -183,7 +186,7 @@ class PlanesLinear(QuantizedLinear):
             buffers["weight"],
             buffers["scales"],
             buffers.get("offsets"),
-            self.bias,
+            self._parameters["bias"],
             self.in_features,
             self.out_features,
             self.group_size,
@@ -207,7 +210,7 @@ class CodebookLinear(QuantizedLinear):
                 buffers["labels"],
                 buffers.get("low_rank_out"),
                 buffers.get("low_rank_in"),
-                self.bias,
+                self._parameters["bias"],
                 self.in_features,
                 self.out_features,
                 int(self.metadata["axis"]),
@@ -221,7 +224,7 @@ class CodebookLinear(QuantizedLinear):
                 buffers.get("outlier_offsets"),
                 buffers.get("outlier_columns"),
                 buffers.get("outlier_values"),
-                self.bias,
+                self._parameters["bias"],
                 self.in_features,
                 self._precision_code(),
             )
@@ -230,7 +233,7 @@ class CodebookLinear(QuantizedLinear):
             buffers["weight"],
             buffers["codebooks"],
             buffers["out_scales"],
-            self.bias,
+            self._parameters["bias"],
             self.in_features,
             self._precision_code(),
         )

@@ -54,6 +54,7 @@ class PackedModule(nn.Module):
         self.metadata = packed.metadata()
         self.in_features = packed.in_features
         self.out_features = packed.out_features
+        self.group_size = packed.group_size  # -1 where a scale serves a whole row or there is none
         self.bits_per_weight = packed.bits_per_weight
         self.scheme = scheme
         self.dtype = dtype
@@ -62,14 +63,11 @@ class PackedModule(nn.Module):
         self._take(packed.tensors())
 
     @property
-    def group_size(self) -> int:
-        """Inputs per scale; -1 where a scale serves a whole row or there is none."""
-        return int(self.metadata.get("group_size", -1))
-
-    @property
     def device(self) -> torch.device:
         """Where the packed tensors are."""
-        return self.get_buffer("weight").device
+        weight = self._buffers["weight"]
+        assert weight is not None
+        return weight.device
 
     @property
     def backend(self) -> str:
