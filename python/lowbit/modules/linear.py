@@ -15,7 +15,6 @@ from lowbit.formats.base import Metadata
 from lowbit.modules.packed import FLOAT_DTYPES, PackedModule
 from lowbit.schemes import BipolarInt, Scheme
 
-
 _CODES = {name: code for code, name in enumerate(PRECISIONS)}  # what the operators take
 
 
