@@ -83,7 +83,8 @@ def describe(stamp: dict[str, object]) -> str:
     parts = [str(stamp["cpu"]), f"{stamp['cpu_count']} cores"]
     if caches:
         parts.append(f"{max(caches.values()) // 1024**2} MiB last-level cache")
-    parts.append(f"{stamp['torch_threads']} threads")
+    threads = stamp["torch_threads"]
+    parts.append("1 thread" if threads == 1 else f"{threads} threads")
     parts.append(f"native kernels: {stamp['native_instruction_set'] or 'none'}")
     software = ", ".join(f"{name} {versions[name]}" for name in ("lowbit", "torch", "transformers"))
     return f"{', '.join(parts)}; {software}"

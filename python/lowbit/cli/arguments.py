@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lowbit.cli.output import progress, quiet_libraries
-from lowbit.models import DTYPES, SOURCES, LoadedModel, load
+from lowbit.models import DTYPES, SOURCES, LoadedModel, load, require_transformers
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"Which model: {SOURCES}.")]
 DtypeOption = Annotated[
@@ -24,9 +24,11 @@ def load_model(source: str, dtype: str) -> LoadedModel:
     Raises:
         typer.BadParameter: unknown dtype.
         CheckpointError: the model cannot be loaded.
+        LowbitError: transformers is not installed.
     """
     if dtype not in DTYPES:
         raise typer.BadParameter(f"unknown dtype '{dtype}'; allowed {', '.join(DTYPES)}")
+    require_transformers()
     quiet_libraries()
     with progress(f"Loading {source}"):
         return load(source, dtype=DTYPES[dtype])
