@@ -1,6 +1,6 @@
 """One timing per kernel, precision and batch size, for `make bench` (pytest-benchmark).
 
-Small warm shapes, to see a kernel change its speed; comparisons with other libraries, with weights that do not
+Small warm shapes, to see a kernel change its speed; comparisons with other libraries, on weights that do not
 fit the cache, are in the other files of this folder. LOWBIT_BENCH_SIZE=NxK times another shape.
 """
 
