@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import lowbit
+from lowbit.cli.convert import convert
 from lowbit.cli.output import quiet_libraries
 from lowbit.cli.schemes import SCHEME_HELP, parse_scheme, scheme_label
 from lowbit.environment import describe, environment
 from lowbit.generation import generate_text
 from lowbit.measure import DecodeSpeed, decode_speed, weight_size
 from lowbit.memory import PeakMemory, peak_memory
-from lowbit.models import DTYPES, LoadedModel, load
+from lowbit.models import DTYPES, load
 from lowbit.perplexity import Perplexity, perplexity
 from lowbit.report import size
 from lowbit.schemes import Scheme
@@ -143,7 +144,11 @@ def measure(source: str, versions: Sequence[Version], settings: Settings, stages
             if version.scheme is not None:
                 directory = Path(scratch) / str(index)
                 with stages.stage(f"Converting to {version.name}") as step:
-                    models[version.name] = convert(original, version, directory, step)
+                    model = copy.deepcopy(original.model)
+                    convert(model, version.scheme, step, skip=version.skip, overrides=version.overrides)
+                    lowbit.save_pretrained(model, directory)
+                    original.tokenizer.save_pretrained(directory)
+                    models[version.name] = model
             with stages.stage(f"Memory of {version.name}"):
                 memory[version.name] = peak_memory(directory, dtype=settings.dtype)
     texts, quality = {}, {}
@@ -177,22 +182,6 @@ def measure(source: str, versions: Sequence[Version], settings: Settings, stages
             )
         )
     return measured
-
-
-def convert(original: LoadedModel, version: Version, directory: Path, step: Step) -> object:
-    """A converted copy of the model, saved with its tokenizer as well."""
-    assert version.scheme is not None
-    model = copy.deepcopy(original.model)
-    lowbit.replace_linear(
-        model,
-        version.scheme,
-        skip=version.skip,
-        overrides=version.overrides,
-        progress=lambda done, total, _: step(done, total),
-    )
-    lowbit.save_pretrained(model, directory)
-    original.tokenizer.save_pretrained(directory)
-    return model
 
 
 COLUMNS = ("model", "bits/weight", "MB", "perplexity", "tokens/s", "x faster", "peak MB", "of it model")

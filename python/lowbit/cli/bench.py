@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ import typer
 
 import lowbit
 from lowbit.cli.arguments import DtypeOption, ModelArgument, load_model
+from lowbit.cli.convert import convert
 from lowbit.cli.output import JsonOption, print_json, print_line, print_table, progress
 from lowbit.cli.quantize import HEAD
 from lowbit.cli.schemes import SCHEME_HELP, parse_scheme, unique_labels
@@ -64,12 +64,7 @@ def bench(
         for index, (label, item) in enumerate(zip(labels, chosen, strict=True)):
             with progress(f"Converting to {label}") as step:
                 models[label] = copy.deepcopy(loaded.model)
-                lowbit.replace_linear(
-                    models[label],
-                    item,
-                    skip=() if include_head else (HEAD,),
-                    progress=_without_name(step),
-                )
+                convert(models[label], item, step, skip=() if include_head else (HEAD,))
                 sources[label] = Path(scratch) / str(index)
                 lowbit.save_pretrained(models[label], sources[label])
                 loaded.tokenizer.save_pretrained(sources[label])
@@ -106,10 +101,6 @@ def bench(
         )
         return
     _print(rows, stamp, new_tokens, rounds)
-
-
-def _without_name(step: Callable[[int, int], None]) -> Callable[[int, int, str], None]:
-    return lambda done, total, name: step(done, total)
 
 
 def _print(rows: list[dict[str, Any]], stamp: dict[str, object], new_tokens: int, rounds: int) -> None:

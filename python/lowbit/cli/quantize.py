@@ -10,6 +10,7 @@ import typer
 
 import lowbit
 from lowbit.cli.arguments import DtypeOption, ModelArgument, load_model
+from lowbit.cli.convert import convert
 from lowbit.cli.output import JsonOption, print_json, print_line, progress
 from lowbit.cli.schemes import SCHEME_HELP, parse_override, parse_scheme, scheme_label
 from lowbit.errors import CheckpointError
@@ -58,13 +59,7 @@ def quantize(
 
     began = time.perf_counter()
     with progress(f"Converting to {scheme_label(chosen)}") as step:
-        report = lowbit.replace_linear(
-            loaded.model,
-            chosen,
-            skip=tuple(patterns),
-            overrides=overrides,
-            progress=lambda done, total, _: step(done, total),
-        )
+        report = convert(loaded.model, chosen, step, skip=patterns, overrides=overrides)
     with progress(f"Saving {output}"):
         lowbit.save_pretrained(loaded.model, output)
         loaded.tokenizer.save_pretrained(output)
