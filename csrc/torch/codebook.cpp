@@ -22,7 +22,7 @@ int32_t label_bytes(const Checker& check, const Tensor& labels) {
 
 }  // namespace
 
-template <Form kForm>
+template <bool kOut>
 void codebook_channel_linear(StableIValue* stack, uint64_t, uint64_t) {
   Arguments args(stack);
   const Tensor x = args.tensor();
@@ -35,7 +35,7 @@ void codebook_channel_linear(StableIValue* stack, uint64_t, uint64_t) {
   const int64_t out_features = args.integer();
   const int64_t axis = args.integer();
   const int64_t precision_number = args.integer();
-  const Tensor out = kForm == Form::kOut ? args.tensor() : Tensor();
+  const Tensor out = kOut ? args.tensor() : Tensor();
 
   const Checker check("codebook_channel_linear");
   check.expect_input(x, in_features);
@@ -66,13 +66,12 @@ void codebook_channel_linear(StableIValue* stack, uint64_t, uint64_t) {
     channel.low_rank_in = low_rank_in.data();
   }
   const lowbit_precision precision = check.precision(precision_number);
-  const char* wide = "lowbit::codebook_channel_linear_wide";
-  compute<kForm>(check, args, x, bias, out, out_features, wide, [&](auto* input, auto* bias_view, auto* y) {
+  compute(check, args, x, bias, out, out_features, [&](auto* input, auto* bias_view, auto* y) {
     return lowbit_codebook_channel_linear(&channel, input, bias_view, precision, y);
   });
 }
 
-template <Form kForm>
+template <bool kOut>
 void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
   Arguments args(stack);
   const Tensor x = args.tensor();
@@ -84,7 +83,7 @@ void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
   const Tensor bias = args.optional_tensor();
   const int64_t in_features = args.integer();
   const int64_t precision_number = args.integer();
-  const Tensor out = kForm == Form::kOut ? args.tensor() : Tensor();
+  const Tensor out = kOut ? args.tensor() : Tensor();
 
   const Checker check("codebook_scalar_linear");
   check.expect_input(x, in_features);
@@ -118,13 +117,12 @@ void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
                   "the last of outlier_offsets must be the number of outliers");
   }
   const lowbit_precision precision = check.precision(precision_number);
-  const char* wide = "lowbit::codebook_scalar_linear_wide";
-  compute<kForm>(check, args, x, bias, out, out_features, wide, [&](auto* input, auto* bias_view, auto* y) {
+  compute(check, args, x, bias, out, out_features, [&](auto* input, auto* bias_view, auto* y) {
     return lowbit_codebook_scalar_linear(&scalar, input, bias_view, precision, y);
   });
 }
 
-template <Form kForm>
+template <bool kOut>
 void codebook_vector_linear(StableIValue* stack, uint64_t, uint64_t) {
   Arguments args(stack);
   const Tensor x = args.tensor();
@@ -134,7 +132,7 @@ void codebook_vector_linear(StableIValue* stack, uint64_t, uint64_t) {
   const Tensor bias = args.optional_tensor();
   const int64_t in_features = args.integer();
   const int64_t precision_number = args.integer();
-  const Tensor out = kForm == Form::kOut ? args.tensor() : Tensor();
+  const Tensor out = kOut ? args.tensor() : Tensor();
 
   const Checker check("codebook_vector_linear");
   check.expect_input(x, in_features);
@@ -158,8 +156,7 @@ void codebook_vector_linear(StableIValue* stack, uint64_t, uint64_t) {
   vector.out_scales = out_scales.data();
   vector.dtype = c_dtype(codebooks.dtype());
   const lowbit_precision precision = check.precision(precision_number);
-  const char* wide = "lowbit::codebook_vector_linear_wide";
-  compute<kForm>(check, args, x, bias, out, out_features, wide, [&](auto* input, auto* bias_view, auto* y) {
+  compute(check, args, x, bias, out, out_features, [&](auto* input, auto* bias_view, auto* y) {
     return lowbit_codebook_vector_linear(&vector, input, bias_view, precision, y);
   });
 }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "torch/operators.h"
+#include "torch/tensor.h"
 
 namespace lowbit::torch_ops {
 namespace {
@@ -10,12 +11,12 @@ namespace {
 struct Operator {
   const char* name;
   const char* arguments;
-  BoxedKernel functional, out, wide;
+  BoxedKernel functional, out;
 };
 
-#define LOWBIT_OPERATOR(name, arguments)                                           \
-  Operator {                                                                       \
-    #name, arguments, name<Form::kFunctional>, name<Form::kOut>, name<Form::kWide> \
+#define LOWBIT_OPERATOR(name, arguments)      \
+  Operator {                                  \
+    #name, arguments, name<false>, name<true> \
   }
 
 constexpr Operator kOperators[] = {
@@ -54,24 +55,14 @@ TorchLibraryHandle open_library(const char* dispatch_key) {
 bool register_operators() {
   const TorchLibraryHandle schemas = open_library(nullptr);
   const TorchLibraryHandle cpu = open_library("CPU");
-  // Any kernel for a particular device goes before this key.
-  const TorchLibraryHandle fallback = open_library("CompositeExplicitAutograd");
+  const auto add = [&](const std::string& name, const std::string& schema, BoxedKernel kernel) {
+    check_torch(aoti_torch_library_def(schemas, (name + schema).c_str()), "library define");
+    check_torch(torch_library_impl(cpu, name.c_str(), kernel, kTorchVersion), "library impl");
+  };
   for (const Operator& op : kOperators) {
-    const std::string name = op.name;
     const std::string arguments = op.arguments;
-    const auto define = [&](const std::string& schema) {
-      check_torch(aoti_torch_library_def(schemas, schema.c_str()), "library define");
-    };
-    const auto implement = [&](TorchLibraryHandle library, const std::string& suffix, BoxedKernel kernel) {
-      check_torch(torch_library_impl(library, (name + suffix).c_str(), kernel, kTorchVersion),
-                  "library impl");
-    };
-    define(name + "(" + arguments + ") -> Tensor");
-    define(name + "_out(" + arguments + ", Tensor(a!) out) -> ()");
-    define(name + "_wide(" + arguments + ") -> Tensor");
-    implement(cpu, "", op.functional);
-    implement(cpu, "_out", op.out);
-    implement(fallback, "_wide", op.wide);
+    add(op.name, "(" + arguments + ") -> Tensor", op.functional);
+    add(std::string(op.name) + "_out", "(" + arguments + ", Tensor(a!) out) -> ()", op.out);
   }
   return true;
 }

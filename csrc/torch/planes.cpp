@@ -4,7 +4,7 @@
 
 namespace lowbit::torch_ops {
 
-template <Form kForm>
+template <bool kOut>
 void planes_linear(StableIValue* stack, uint64_t, uint64_t) {
   Arguments args(stack);
   const Tensor x = args.tensor();
@@ -18,7 +18,7 @@ void planes_linear(StableIValue* stack, uint64_t, uint64_t) {
   const int64_t active_bits = args.integer();
   const int64_t activation_bits = args.integer();
   const int64_t precision_number = args.integer();
-  const Tensor out = kForm == Form::kOut ? args.tensor() : Tensor();
+  const Tensor out = kOut ? args.tensor() : Tensor();
 
   const Checker check("planes_linear");
   check.expect_input(x, in_features);
@@ -34,9 +34,7 @@ void planes_linear(StableIValue* stack, uint64_t, uint64_t) {
   check.require(activation_bits >= 0 && activation_bits <= 8, "activation_bits must be between 0 and 8");
   const lowbit_precision precision = check.precision(precision_number);
 
-  const char* wide =
-      precision == LOWBIT_EXACT && activation_bits == 0 ? "lowbit::planes_linear_wide" : nullptr;
-  compute<kForm>(check, args, x, bias, out, out_features, wide, [&](auto* input, auto* bias_view, auto* y) {
+  compute(check, args, x, bias, out, out_features, [&](auto* input, auto* bias_view, auto* y) {
     return lowbit_planes_linear(&bits, static_cast<int32_t>(active_bits), input,
                                 static_cast<int32_t>(activation_bits), bias_view, precision, y);
   });

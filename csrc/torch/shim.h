@@ -58,9 +58,6 @@ int32_t aoti_torch_dtype_int32();
 int32_t aoti_torch_dtype_int64();
 int32_t aoti_torch_dtype_uint16();
 
-// `name` is "namespace::operator". Arguments are taken over, results take their place on the stack.
-AOTITorchError torch_call_dispatcher(const char* name, const char* overload, StableIValue* stack,
-                                     uint64_t build_version);
 AOTITorchError torch_list_size(StableListHandle list, size_t* size);
 AOTITorchError torch_list_get_item(StableListHandle list, size_t index, StableIValue* element);
 AOTITorchError torch_delete_list(StableListHandle list);

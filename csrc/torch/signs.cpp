@@ -42,7 +42,7 @@ struct Mix {
 
 }  // namespace
 
-template <Form kForm>
+template <bool kOut>
 void signs_linear(StableIValue* stack, uint64_t, uint64_t) {
   Arguments args(stack);
   const Tensor x = args.tensor();
@@ -58,7 +58,7 @@ void signs_linear(StableIValue* stack, uint64_t, uint64_t) {
   const int64_t out_features = args.integer();
   const int64_t group_size = args.integer();
   const int64_t precision_number = args.integer();
-  const Tensor out = kForm == Form::kOut ? args.tensor() : Tensor();
+  const Tensor out = kOut ? args.tensor() : Tensor();
 
   const Checker check("signs_linear");
   check.expect_input(x, in_features);
@@ -104,8 +104,7 @@ void signs_linear(StableIValue* stack, uint64_t, uint64_t) {
     row += segments[s];
   }
 
-  const char* wide = precision == LOWBIT_EXACT ? "lowbit::signs_linear_wide" : nullptr;
-  compute<kForm>(check, args, x, bias, out, out_features, wide, [&](auto* input, auto* bias_view, auto* y) {
+  compute(check, args, x, bias, out, out_features, [&](auto* input, auto* bias_view, auto* y) {
     return lowbit_signs_linear(parts.data(), static_cast<int32_t>(num_segments), input, bias_view, precision,
                                y);
   });

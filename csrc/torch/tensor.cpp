@@ -1,6 +1,5 @@
 #include "torch/tensor.h"
 
-#include <algorithm>
 #include <array>
 #include <stdexcept>
 
@@ -195,16 +194,6 @@ std::vector<int64_t> Arguments::integers() {
     values[i] = static_cast<int64_t>(element);
   }
   return values;
-}
-
-void Arguments::forward(const char* op, const Tensor& out) {
-  const int given = out ? count_ - 1 : count_;
-  std::fill(kinds_, kinds_ + given, Kind::kPlain);
-  check_torch(torch_call_dispatcher(op, "", stack_, kTorchVersion), op);
-  if (out) {
-    const OwnedTensor result(reinterpret_cast<AtenTensorHandle>(stack_[0]));
-    check_torch(aoti_torch_copy_(out.handle(), result.get().handle(), 0), "copy_");
-  }
 }
 
 // ---- Checker ----

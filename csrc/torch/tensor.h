@@ -98,9 +98,6 @@ class Arguments {
 
   // Where results go; only once no argument is needed any more.
   StableIValue* stack() { return stack_; }
-  // Calls a functional operator of the same arguments, which takes them over and leaves its result on the
-  // stack, or in `out`, the last argument, where there is one.
-  void forward(const char* op, const Tensor& out);
 
  private:
   enum class Kind : uint8_t { kPlain, kTensor, kOptionalTensor, kList };
@@ -110,7 +107,7 @@ class Arguments {
 
   StableIValue* stack_;
   int count_ = 0;
-  // Copies: results overwrite the stack. A value given away becomes kPlain.
+  // Copies: results overwrite the stack.
   StableIValue values_[kMaxArguments];
   Kind kinds_[kMaxArguments];
 };
@@ -171,24 +168,13 @@ class Result {
 // Lets the kernels use as many threads as torch would; called before each of them.
 void follow_torch_threads();
 
-// The three forms of every operator.
-//   kFunctional  returns y; hands calls with many tokens to the `_wide` operator
-//   kOut         the same, writes y to its last argument
-//   kWide        `_wide` itself, for processes in which Python has not put a better implementation over it
-enum class Form { kFunctional, kOut, kWide };
-
-// Above so many tokens an expanded weight, read once, and torch's matrix product beat a product that decodes
-// the weight again for every few tokens. The Python operators do that.
-inline constexpr int64_t kMaxKernelTokens = 32;
-
-// Computes y after all other checks: call(x, bias, y) runs the kernel. `wide` names the operator for many
-// tokens, or is null. `out` is the last argument of the form kOut and empty for the others.
-template <Form kForm, typename Call>
+// Computes y after all other checks: call(x, bias, y) runs the kernel. `out` is the last argument of an _out
+// operator and empty for a functional one.
+template <typename Call>
 void compute(const Checker& check, Arguments& args, const Tensor& x, const Tensor& bias, const Tensor& out,
-             int64_t out_features, const char* wide, Call&& call) {
+             int64_t out_features, Call&& call) {
   const lowbit_vector bias_view = check.bias(bias, out_features);
   if (out) check.expect_output(out, x, out_features);
-  if (kForm != Form::kWide && wide != nullptr && x.rows() > kMaxKernelTokens) return args.forward(wide, out);
   Result y(x, out_features, out);
   if (x.rows() > 0) {
     const Input input(x);

@@ -90,15 +90,14 @@ def _operator(variant: str, x: Tensor, backend: str | None) -> Any:
 
 
 def register() -> None:
-    """Fakes, gradients and the forms for many tokens of the native operators."""
-    for name, bias, fake, wide, gradient in (
-        ("codebook_channel_linear", 5, _fake_channel, _wide_channel, _gradient_channel),
-        ("codebook_scalar_linear", 6, _fake_rows, _wide_scalar, _gradient_scalar),
-        ("codebook_vector_linear", 4, _fake_rows, _wide_vector, _gradient_vector),
+    """Fakes and gradients of the native operators."""
+    for name, bias, fake, gradient in (
+        ("codebook_channel_linear", 5, _fake_channel, _gradient_channel),
+        ("codebook_scalar_linear", 6, _fake_rows, _gradient_scalar),
+        ("codebook_vector_linear", 4, _fake_rows, _gradient_vector),
     ):
         torch.library.register_fake(f"lowbit::{name}", fake)
         torch.library.register_fake(f"lowbit::{name}_out", _fake_out)
-        torch.library.impl(f"lowbit::{name}_wide", "cpu", wide)
         _gradients.register(name, bias, gradient)
 
 
@@ -113,21 +112,6 @@ def _fake_rows(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
 
 def _fake_out(*args: Any) -> None:
     """Writes its last argument; nothing to infer."""
-
-
-def _wide_channel(x: Tensor, *args: Any) -> Tensor:
-    """Many tokens: torch's product with the centroids, and a gather."""
-    return backends.get("torch").operator("codebook_channel")(x, *args)
-
-
-def _wide_scalar(x: Tensor, *args: Any) -> Tensor:
-    """Many tokens: expand the weight once, row block by row block, and multiply with torch."""
-    return backends.get("torch").operator("codebook_scalar")(x, *args)
-
-
-def _wide_vector(x: Tensor, *args: Any) -> Tensor:
-    """Many tokens: expand the weight once, row block by row block, and multiply with torch."""
-    return backends.get("torch").operator("codebook_vector")(x, *args)
 
 
 def _gradient_channel(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:

@@ -106,10 +106,9 @@ def _untile(
 
 
 def register() -> None:
-    """Fakes, gradients and the form for many tokens of the native operator."""
+    """Fakes and gradients of the native operator."""
     torch.library.register_fake("lowbit::planes_linear", _fake)
     torch.library.register_fake("lowbit::planes_linear_out", _fake_out)
-    torch.library.impl("lowbit::planes_linear_wide", "cpu", _wide)
     _gradients.register("planes_linear", 4, _gradient)
 
 
@@ -120,26 +119,6 @@ def _fake(x: Tensor, *args: Any) -> Tensor:
 
 def _fake_out(*args: Any) -> None:
     """Writes its last argument; nothing to infer."""
-
-
-def _wide(
-    x: Tensor,
-    tiles: Tensor,
-    scales: Tensor,
-    offsets: Tensor | None,
-    bias: Tensor | None,
-    in_features: int,
-    out_features: int,
-    group_size: int,
-    active_bits: int,
-    activation_bits: int,
-    precision: int,
-) -> Tensor:
-    """Many tokens at "exact": expand the weight once, row block by row block, and multiply with torch."""
-    weight, scales, offsets = _untile(tiles, scales, offsets, in_features, out_features)
-    operator = backends.get("torch").operator("planes")
-    sizes = (in_features, out_features, group_size)
-    return operator(x, weight, scales, offsets, bias, *sizes, active_bits, activation_bits, precision)
 
 
 def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:

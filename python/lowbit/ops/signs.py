@@ -135,10 +135,9 @@ def _untile(
 
 
 def register() -> None:
-    """Fakes, gradients and the form for many tokens of the native operator."""
+    """Fakes and gradients of the native operator."""
     torch.library.register_fake("lowbit::signs_linear", _fake)
     torch.library.register_fake("lowbit::signs_linear_out", _fake_out)
-    torch.library.impl("lowbit::signs_linear_wide", "cpu", _wide)
     _gradients.register("signs_linear", 6, _gradient)
 
 
@@ -149,27 +148,6 @@ def _fake(x: Tensor, *args: Any) -> Tensor:
 
 def _fake_out(*args: Any) -> None:
     """Writes its last argument; nothing to infer."""
-
-
-def _wide(
-    x: Tensor,
-    tiles: Tensor,
-    scales: Tensor | None,
-    router: Tensor | None,
-    in_scales: Tensor | None,
-    out_scales: Tensor | None,
-    bias: Tensor | None,
-    segments: list[int],
-    in_features: int,
-    out_features: int,
-    group_size: int,
-    precision: int,
-) -> Tensor:
-    """Many tokens at "exact": expand the weight once, row block by row block, and multiply with torch."""
-    weight, scales = _untile(tiles, scales, segments or [out_features], in_features)
-    operator = backends.get("torch").operator("signs")
-    mix = (router, in_scales, out_scales)
-    return operator(x, weight, scales, *mix, bias, segments, in_features, out_features, group_size, precision)
 
 
 def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
