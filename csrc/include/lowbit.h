@@ -192,8 +192,8 @@ LOWBIT_API lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_sca
                                                        lowbit_precision precision, const lowbit_output* y);
 
 /* The products of every codebook vector with its inputs are formed once per token, then summed by code.
- * fast: where the instruction set has look-ups for it (AVX-512), products in fixed point of 2^-20 of their bound
- * and exact integer sums; activations are not rounded. high and exact: fp32. */
+ * fast: where the instruction set has look-ups for it (AVX-512), products in fixed point of 2^-20 of their
+ * bound and exact integer sums; activations are not rounded. high and exact: fp32. */
 LOWBIT_API lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vector* weight,
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);

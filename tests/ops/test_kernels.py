@@ -63,6 +63,7 @@ def test_planes_bits(n, k, m, seed, bits, drop, activation_bits, group_size, pre
 
 
 @given(n=cases.sizes, k=cases.sizes, m=st.integers(1, 9), seed=cases.seeds, bits=st.integers(1, 8))
+@settings(max_examples=20)
 def test_scalar_bits(n, k, m, seed, bits):
     layer = cases.make("outliers", n, k, seed, bits=bits)
     x = cases.activations(m, k, torch.float32, seed)
