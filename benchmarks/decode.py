@@ -244,11 +244,13 @@ def show(
     console: Console, title: str, measured: Sequence[Measured], settings: Settings, note: str = ""
 ) -> None:
     """The same on the terminal."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(COLUMNS):
-        table.add_column(name, justify="right" if index else "left")
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for index, name in enumerate(COLUMNS[:-1]):  # what fits 80 columns
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
     for row in rows(measured):
-        table.add_row(*row)
+        table.add_row(*row[:-1])
     console.print(table)
     for m in measured:
         sample = textwrap.shorten(settings.prompt + _one_line(m.text), 300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +36,10 @@ def plot_demo(path: Path, variants: Sequence[Variant], title: str, footer: str) 
     ):
         axes.scatter(bits, values, c=colours, s=70, zorder=2)
         for index, (variant, x, y) in enumerate(zip(variants, bits, values, strict=True)):
-            above = index % 2 == 0  # neighbours' labels do not meet
+            near = min(
+                (other for other in range(len(bits)) if other != index), key=lambda o: _steps(bits[o], x)
+            )
+            above = y >= values[near]  # the labels of neighbours point away from each other
             axes.annotate(
                 f"{variant.name}\n{_short(y)}",
                 (x, y),
@@ -94,6 +98,11 @@ def plot_kernels(path: Path, results: Sequence[Any], footer: str) -> None:
         _dress(axes, f"{n} x {k}: times faster than torch bf16")
         axes.grid(axis="y", visible=False)
     _save(figure, path, footer)
+
+
+def _steps(bits: float, other: float) -> float:
+    """Distance on the axis of bits."""
+    return abs(math.log(bits / other))
 
 
 def _dress(axes: Any, title: str) -> None:
