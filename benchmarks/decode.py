@@ -248,7 +248,7 @@ def show(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for index, name in enumerate(COLUMNS[:-1]):  # what fits 80 columns
-        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+        table.add_column(name.removesuffix("/weight"), justify="right" if index else "left", no_wrap=True)
     for row in rows(measured):
         table.add_row(*row[:-1])
     console.print(table)
