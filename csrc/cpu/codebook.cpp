@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "core/cpu_features.h"
+#include "core/error.h"
 #include "core/half.h"
 #include "cpu/checks.h"
 #include "cpu/codebook/linear.h"
@@ -20,6 +21,24 @@ lowbit_status check_call(const lowbit_input* x, const lowbit_vector* bias, lowbi
   return check_bias(bias, out_features);
 }
 
+template <class Label>
+int64_t largest_label(const lowbit_codebook_channel& weight) {
+  const auto* const labels = static_cast<const Label*>(weight.labels);
+  const int64_t count = weight.axis == 0 ? weight.out_features : weight.in_features;
+  Label largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, labels[i]);
+  return largest;
+}
+
+// Labels are indices into sums, where a wrong one would read or write anywhere. This pass over them is short
+// beside the products, and every token makes another one.
+lowbit_status check_labels(const lowbit_codebook_channel& weight) {
+  const int64_t largest = weight.label_bytes == 1   ? largest_label<uint8_t>(weight)
+                          : weight.label_bytes == 2 ? largest_label<uint16_t>(weight)
+                                                    : largest_label<uint32_t>(weight);
+  return check_range(largest, 0, weight.clusters - 1, "the largest label");
+}
+
 lowbit_status check_channel(const lowbit_codebook_channel& weight) {
   if (const lowbit_status bad = check_range(weight.axis, 0, 1, "axis")) return bad;
   if (const lowbit_status bad = check_range(weight.clusters, 1, int64_t{1} << 32, "clusters")) return bad;
@@ -30,9 +49,31 @@ lowbit_status check_channel(const lowbit_codebook_channel& weight) {
   if (const lowbit_status bad = check_dtype(weight.dtype, "weight")) return bad;
   if (const lowbit_status bad = check_not_null(weight.weight, "weight")) return bad;
   if (const lowbit_status bad = check_not_null(weight.labels, "labels")) return bad;
+  if (const lowbit_status bad = check_labels(weight)) return bad;
   if (weight.rank == 0) return LOWBIT_OK;
   if (const lowbit_status bad = check_not_null(weight.low_rank_out, "low_rank_out")) return bad;
   return check_not_null(weight.low_rank_in, "low_rank_in");
+}
+
+// As with labels: offsets and columns are indices.
+lowbit_status check_outliers(const lowbit_codebook_scalar& weight) {
+  const int32_t* const offsets = weight.outlier_offsets;
+  bool ascending = offsets[0] == 0;
+  for (int64_t n = 0; n < weight.out_features; ++n) ascending &= offsets[n] <= offsets[n + 1];
+  if (!ascending) return fail(LOWBIT_INVALID_ARGUMENT, "outlier_offsets must ascend from 0");
+  const int32_t count = offsets[weight.out_features];
+  if (count == 0) return LOWBIT_OK;
+  if (const lowbit_status bad = check_not_null(weight.outlier_columns, "outlier_columns")) return bad;
+  if (const lowbit_status bad = check_not_null(weight.outlier_values, "outlier_values")) return bad;
+  // The sign bit of c, or of last - c, tells that c is out of range: cheaper in vectors than comparisons.
+  const auto last = static_cast<uint32_t>(std::min<int64_t>(weight.in_features - 1, INT32_MAX));
+  uint32_t outside = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    const auto column = static_cast<uint32_t>(weight.outlier_columns[i]);
+    outside |= column | (last - column);
+  }
+  if (outside >> 31 == 0) return LOWBIT_OK;
+  return fail(LOWBIT_INVALID_ARGUMENT, "outlier_columns must be 0 to %u", last);
 }
 
 lowbit_status check_scalar(const lowbit_codebook_scalar& weight) {
@@ -42,9 +83,7 @@ lowbit_status check_scalar(const lowbit_codebook_scalar& weight) {
   if (const lowbit_status bad = check_not_null(weight.tables, "tables")) return bad;
   if (weight.outlier_offsets == nullptr) return LOWBIT_OK;
   if (const lowbit_status bad = check_dtype(weight.outlier_values_dtype, "outlier_values")) return bad;
-  if (weight.outlier_offsets[weight.out_features] == 0) return LOWBIT_OK;
-  if (const lowbit_status bad = check_not_null(weight.outlier_columns, "outlier_columns")) return bad;
-  return check_not_null(weight.outlier_values, "outlier_values");
+  return check_outliers(weight);
 }
 
 lowbit_status check_vector(const lowbit_codebook_vector& weight) {

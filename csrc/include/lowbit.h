@@ -106,7 +106,7 @@ typedef struct lowbit_signs {
  *   axis 0  weight [clusters][K], labels [N]:  row n is centroid labels[n]
  *   axis 1  weight [N][clusters], labels [K]:  column k is centroid labels[k]
  *   low_rank_out [N][rank], low_rank_in [rank][K]; rank 0: absent
- * Every label must be below `clusters`: not checked, as it would cost a pass over them per call. */
+ * Every label must be below `clusters`. */
 typedef struct lowbit_codebook_channel {
   int64_t out_features, in_features;
   int32_t axis; /* 0: output channels, 1: input channels */
@@ -122,11 +122,12 @@ typedef struct lowbit_codebook_channel {
 
 /* Codebook of scalars, one table a row: w[n][k] = tables[n][code(n, k)] + outlier(n, k). (SqueezeLLM,
  * arXiv 2306.07629)
- *   weight [bits][N][ceil(K / 8)]  canonical planes: input k is bit k % 8 of byte k / 8; plane 0 holds the
- * most significant bits of the codes tables [N][2^bits]             finite Outliers are a sparse correction
- * in compressed rows, added to the table's value at their position: outlier_offsets [N + 1], outlier_columns
- * and outlier_values [outlier_offsets[N]]; NULL: none Columns must be below K and offsets must not decrease:
- * not checked. */
+ *   weight [bits][N][ceil(K / 8)]  canonical planes: input k is bit k % 8 of byte k / 8, plane 0 holds the
+ *                                  most significant bits of the codes
+ *   tables [N][2^bits]             finite
+ * Outliers are a sparse correction in compressed rows, added to the table's value at their position:
+ *   outlier_offsets [N + 1], outlier_columns and outlier_values [outlier_offsets[N]];  NULL: none
+ * Offsets must ascend from 0 and columns must be below K. */
 typedef struct lowbit_codebook_scalar {
   int64_t out_features, in_features;
   int32_t bits; /* 1 to 8 */

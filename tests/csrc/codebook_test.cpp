@@ -57,11 +57,16 @@ struct Layer {
   int64_t n, k;
   std::vector<double> weight;  // [n][k]
   bool quantizes = false;      // `fast` rounds activations
+  std::vector<double> rounds;  // [n] and table entries, by so much
   virtual lowbit_status run(const lowbit_input& x, const lowbit_vector* bias, lowbit_precision precision,
                             const lowbit_output& y) const = 0;
   virtual ~Layer() = default;
   Layer(std::string label, int64_t outputs, int64_t inputs)
-      : name(std::move(label)), n(outputs), k(inputs), weight(static_cast<size_t>(n * k), 0.0) {
+      : name(std::move(label)),
+        n(outputs),
+        k(inputs),
+        weight(static_cast<size_t>(n * k), 0.0),
+        rounds(static_cast<size_t>(n), 0.0) {
     name += " N=" + std::to_string(n) + " K=" + std::to_string(k);
   }
   double& at(int64_t row, int64_t col) { return weight[static_cast<size_t>(row * k + col)]; }
@@ -125,6 +130,10 @@ struct Scalar : Layer {
         tables(Array::random(dtype, outputs << bits)),
         values(dtype, 0) {
     quantizes = true;
+    for (int64_t i = 0; i < n << bits; ++i) {
+      double& most = rounds[static_cast<size_t>(i >> bits)];
+      most = std::max(most, 0x1p-20 * std::fabs(tables[i]));
+    }
     const int64_t bytes = (k + 7) / 8;
     planes.resize(static_cast<size_t>(bits * n * bytes));
     for (int64_t i = 0; i < n; ++i) {
@@ -252,8 +261,11 @@ void check_values(const Layer& layer, int64_t tokens, lowbit_dtype dtype, lowbit
     std::vector<float> x(static_cast<size_t>(layer.k));
     for (int64_t k = 0; k < layer.k; ++k) x[k] = batch.x[m * batch.x_stride + k];
     if (layer.quantizes && precision == LOWBIT_FAST) round_activations(x);
-    double x_norm = 0.0;
-    for (float value : x) x_norm += static_cast<double>(value) * value;
+    double x_norm = 0.0, x_sum = 0.0;
+    for (float value : x) {
+      x_norm += static_cast<double>(value) * value;
+      x_sum += std::fabs(value);
+    }
     for (int64_t n = 0; n < layer.n; ++n) {
       double expected = 0.0, w_norm = 0.0;
       for (int64_t k = 0; k < layer.k; ++k) {
@@ -261,6 +273,7 @@ void check_values(const Layer& layer, int64_t tokens, lowbit_dtype dtype, lowbit
         w_norm += layer.at(n, k) * layer.at(n, k);
       }
       double bound = 1e-5 * std::sqrt(x_norm) * std::sqrt(w_norm);
+      if (precision == LOWBIT_FAST) bound += layer.rounds[static_cast<size_t>(n)] * x_sum;
       if (with_bias) {
         expected += bias_values[n];
         bound += half_ulp(LOWBIT_F32, expected);  // of the addition
@@ -363,6 +376,33 @@ void check_refusals() {
   Channel labels(3, 40, 0, 4, 1, 0, LOWBIT_F16);
   labels.c.label_bytes = 3;
   report(batch.run(labels, nullptr, LOWBIT_EXACT) == LOWBIT_INVALID_ARGUMENT, "accepted: labels of 3 bytes");
+  for (const int axis : {0, 1}) {
+    for (const int bytes : {1, 2, 4}) {
+      Channel beyond(3, 40, axis, 4, bytes, 0, LOWBIT_F16);
+      std::memset(&beyond.labels[beyond.labels.size() - static_cast<size_t>(bytes)], 4, 1);
+      report(batch.run(beyond, nullptr, LOWBIT_EXACT) == LOWBIT_INVALID_ARGUMENT, "accepted: label 4 of 4");
+      std::memset(beyond.labels.data(), 0xff, static_cast<size_t>(bytes));  // -1, read as signed
+      report(batch.run(beyond, nullptr, LOWBIT_EXACT) == LOWBIT_INVALID_ARGUMENT, "accepted: label -1");
+    }
+  }
+  const auto refused_outliers = [&](int32_t offset, int32_t column, const char* what) {
+    Scalar outliers(3, 40, 3, LOWBIT_F16, true);
+    outliers.offsets = {offset, 2, 2, 3};
+    outliers.columns = {0, 39, column};
+    outliers.c.outlier_offsets = outliers.offsets.data();
+    outliers.c.outlier_columns = outliers.columns.data();
+    const Array values(LOWBIT_F16, 3);
+    outliers.c.outlier_values = values.bytes.data();
+    const bool good = offset == 0 && column >= 0 && column < 40;
+    report(batch.run(outliers, nullptr, LOWBIT_FAST) == (good ? LOWBIT_OK : LOWBIT_INVALID_ARGUMENT), what);
+  };
+  refused_outliers(0, 1, "refused: good outliers");
+  refused_outliers(-1, 1, "accepted: offsets from -1");
+  refused_outliers(1, 1, "accepted: offsets from 1");
+  refused_outliers(3, 1, "accepted: offsets that descend");
+  refused_outliers(0, 40, "accepted: outlier in column 40 of 40");
+  refused_outliers(0, -1, "accepted: outlier in column -1");
+  refused_outliers(0, INT32_MIN, "accepted: outlier in the smallest column");
   Vector vectors(3, 40, 1, 8, LOWBIT_F16);
   vectors.c.vector_size = 0;
   report(batch.run(vectors, nullptr, LOWBIT_EXACT) == LOWBIT_INVALID_ARGUMENT, "accepted: vectors of 0");
