@@ -41,10 +41,12 @@ namespace {
     const uint32_t quiet = magnitude > 0x7c00u ? 0x00400000u : 0u;
     return float_from_bits(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13) | quiet);
   }
-  // Reading exponent and mantissa as a float scales the value by 2^-112; the product undoes it exactly and
-  // normalises fp16 subnormals on the way.
-  const float scaled = float_from_bits(magnitude << 13) * 0x1p112f;
-  return float_from_bits(float_bits(scaled) | sign);
+  if (magnitude < 0x400u) {
+    // Zero or subnormal: in the low bits of 0.5 the mantissa counts 2^-24, as it should. A product by a power
+    // of two would start from an fp32 subnormal, which a host may have told the processor to read as zero.
+    return float_from_bits(float_bits(float_from_bits(0x3f000000u | magnitude) - 0.5f) | sign);
+  }
+  return float_from_bits(sign | ((magnitude << 13) + 0x38000000u));
 }
 
 [[maybe_unused]] inline uint16_t float_to_fp16(float value) {
