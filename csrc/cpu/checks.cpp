@@ -35,9 +35,11 @@ lowbit_status check_bits(const lowbit_bits& bits, const char* name) noexcept {
     return fail(LOWBIT_INVALID_ARGUMENT, "%s has %d planes; allowed: 1 to 8", name, bits.planes);
   }
   if (bits.tiles == nullptr) return fail(LOWBIT_INVALID_ARGUMENT, "%s: tiles is a null pointer", name);
-  if (bits.group_size != -1 && (bits.group_size < 1 || bits.group_size % LOWBIT_BLOCK_INPUTS != 0)) {
-    return fail(LOWBIT_INVALID_ARGUMENT, "%s has group_size %lld; allowed: -1 or a positive multiple of %d",
-                name, Integer{bits.group_size}, LOWBIT_BLOCK_INPUTS);
+  if (bits.group_size != -1 &&
+      (bits.group_size < 1 || bits.group_size > INT32_MAX || bits.group_size % LOWBIT_BLOCK_INPUTS != 0)) {
+    return fail(LOWBIT_INVALID_ARGUMENT,
+                "%s has group_size %lld; allowed: -1 or a positive multiple of %d below 2^31", name,
+                Integer{bits.group_size}, LOWBIT_BLOCK_INPUTS);
   }
   return bits.scales == nullptr ? LOWBIT_OK : check_dtype(bits.scales_dtype, name);
 }

@@ -23,7 +23,8 @@ void check(lowbit_status status) {
 
 lowbit_dtype float_dtype(const py::array& array, const char* name) {
   if (py::isinstance<py::array_t<float>>(array)) return LOWBIT_F32;
-  if (array.dtype().kind() == 'f' && array.itemsize() == 2) return LOWBIT_F16;
+  const py::dtype dtype = array.dtype();
+  if (dtype.kind() == 'f' && dtype.itemsize() == 2 && dtype.byteorder() == '=') return LOWBIT_F16;
   raise("DtypeError", std::string(name) + " has the wrong dtype", array.dtype(), py::str("float32, float16"));
 }
 

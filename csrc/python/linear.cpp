@@ -136,8 +136,13 @@ py::tuple signs_prologue(const py::array& x, const OptionalArray& router, const 
   const lowbit_input input = input_of(x);
   expect_floats(in_scales, "in_scales", {kAny, input.cols});
   const int64_t experts = in_scales.shape(0);
-  if (router) expect_floats(*router, "router", {experts, input.cols});
   if (experts > 1 && !router) raise("FormatError", "more than one expert needs a router");
+  if (router) {
+    expect_floats(*router, "router", {experts, input.cols});
+    if (float_dtype(*router, "router") != float_dtype(in_scales, "in_scales")) {
+      raise("DtypeError", "router and in_scales must have one dtype");
+    }
+  }
   // The prologue reads no weight and no output scale; the checks of the segment want to see some.
   const std::vector<uint8_t> tile(ceil_div(input.cols, LOWBIT_BLOCK_INPUTS) * LOWBIT_TILE_ROWS * 4);
   lowbit_signs segment{};

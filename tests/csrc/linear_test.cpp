@@ -519,6 +519,7 @@ void rejected_arguments() {
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.bits.group_size = 48; }), "segment 0 has group_size 48");
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.bits.group_size = 0; }), "group_size 0");
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.bits.group_size = -2; }), "group_size -2");
+  EXPECT_FAILURE(signs([](S s, I, O, V) { s.bits.group_size = int64_t{1} << 62; }), "32 below 2^31");
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.bits.planes = 2; }), "2 planes; allowed: 1");
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.bits.tiles = nullptr; }), "tiles is a null pointer");
   EXPECT_FAILURE(signs([](S s, I, O, V) { s.bits.out_features = 0; }), "0 outputs");

@@ -135,6 +135,10 @@ def test_errors_are_typed():
         _native.signs_linear(np.zeros((1, 2 * K), np.float32)[:, ::2], tiles, N)
     with pytest.raises(DtypeError, match="x has the wrong dtype; found float64"):
         _native.signs_linear(x.astype(np.float64), tiles, N)
+    with pytest.raises(DtypeError, match="x has the wrong dtype; found >f2"):
+        _native.signs_linear(x.astype(">f2"), tiles, N)
+    with pytest.raises(DtypeError, match="one dtype"):
+        _native.signs_prologue(x, np.ones((2, K), np.float16), np.ones((2, K), np.float32))
     with pytest.raises(ValueRangeError, match="precision"):
         _native.signs_linear(x, tiles, N, precision="best")
     with pytest.raises(ValueRangeError, match="group_size"):
