@@ -23,7 +23,7 @@ import lowbit
 from lowbit.cli.convert import convert
 from lowbit.cli.output import quiet_libraries
 from lowbit.cli.schemes import SCHEME_HELP, parse_scheme, scheme_label
-from lowbit.environment import describe, environment
+from lowbit.environment import describe, disturbance, environment
 from lowbit.generation import generate_text
 from lowbit.measure import DecodeSpeed, decode_speed, weight_size
 from lowbit.memory import PeakMemory, peak_memory
@@ -204,27 +204,42 @@ def rows(measured: Sequence[Measured]) -> list[tuple[str, ...]]:
     ]
 
 
-def write(
-    output: Path, stem: str, title: str, measured: Sequence[Measured], settings: Settings, note: str = ""
-) -> None:
+@dataclass(frozen=True)
+class Result:
+    """Everything a run leaves: ``stamp`` is the environment before it began, ``note`` what readers must know."""
+
+    title: str
+    measured: Sequence[Measured]
+    settings: Settings
+    stamp: dict[str, object]
+    note: str = ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Paragraphs below the table."""
+        found = (disturbance(self.stamp), how(self.measured, self.settings), self.note)
+        return [text for text in found if text]
+
+
+def write(output: Path, stem: str, result: Result) -> None:
     """STEM.json, STEM.md and STEM.png in ``output``."""
     from plots import plot_demo
 
-    stamp = environment()
+    measured, machine = result.measured, describe(result.stamp)
     document = {
-        "title": title,
+        "title": result.title,
         "versions": [m.to_dict() for m in measured],
         "perplexity_definition": measured[0].quality.definition,
-        "settings": vars(settings),
-        "note": note,
-        "environment": stamp,
+        "settings": vars(result.settings),
+        "note": result.note,
+        "environment": result.stamp,
     }
     write_json(output / f"{stem}.json", document)
-    samples = "\n".join(f"* **{m.name}**: {settings.prompt}{_one_line(m.text)}" for m in measured)
-    parts = (f"# {title}", markdown_table(COLUMNS, rows(measured)), how(measured, settings), note, samples)
-    text = "\n\n".join(part for part in (*parts, describe(stamp)) if part)
+    samples = "\n".join(f"* **{m.name}**: {result.settings.prompt}{_one_line(m.text)}" for m in measured)
+    table = markdown_table(COLUMNS, rows(measured))
+    text = "\n\n".join((f"# {result.title}", table, *result.remarks, samples, machine))
     (output / f"{stem}.md").write_text(text + "\n", encoding="utf-8")
-    plot_demo(output / f"{stem}.png", measured, title, describe(stamp))
+    plot_demo(output / f"{stem}.png", measured, result.title, machine)
 
 
 def how(measured: Sequence[Measured], settings: Settings) -> str:
@@ -240,22 +255,24 @@ def how(measured: Sequence[Measured], settings: Settings) -> str:
     )
 
 
-def show(
-    console: Console, title: str, measured: Sequence[Measured], settings: Settings, note: str = ""
-) -> None:
+def show(console: Console, result: Result) -> None:
     """The same on the terminal."""
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=result.title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for index, name in enumerate(COLUMNS[:-1]):  # what fits 80 columns
         table.add_column(name.removesuffix("/weight"), justify="right" if index else "left", no_wrap=True)
-    for row in rows(measured):
+    for row in rows(result.measured):
         table.add_row(*row[:-1])
     console.print(table)
-    for m in measured:
-        sample = textwrap.shorten(settings.prompt + _one_line(m.text), 300)
+    for m in result.measured:
+        sample = textwrap.shorten(result.settings.prompt + _one_line(m.text), 300)
         console.print(f"[bold]{m.name}[/bold]: {escape(sample)}")
-    for paragraph in filter(None, (how(measured, settings), note)):
+    for paragraph in result.remarks:
         console.print("\n" + escape(paragraph), style="dim")
 
 
@@ -289,11 +306,12 @@ def main() -> int:
     for spec in arguments.scheme:
         scheme = parse_scheme(spec)
         versions.append(Version(scheme_label(scheme), scheme, skip))
+    stamp = environment()
     with Stages() as stages:
         measured = measure(arguments.model, versions, settings, stages)
-    title = f"{arguments.model}: decoding on a CPU"
-    write(arguments.output, "decode", title, measured, settings)
-    show(Console(), title, measured, settings)
+    result = Result(f"{arguments.model}: decoding on a CPU", measured, settings, stamp)
+    write(arguments.output, "decode", result)
+    show(Console(), result)
     return 0
 
 

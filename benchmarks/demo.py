@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import lowbit
-from decode import Settings, Stages, Version, measure, show, write
+from decode import Result, Settings, Stages, Version, measure, show, write
 from lowbit import backends
+from lowbit.environment import environment
 from lowbit.errors import LowbitError
 from lowbit.models import DEMO_MODEL
 from rich.console import Console
@@ -49,14 +50,16 @@ def main() -> int:
             style="bold red",
         )
     settings = Settings(new_tokens=64 if native.ok else 8)
+    stamp = environment()
     try:
         with Stages() as stages:
             measured = measure(DEMO_MODEL, VERSIONS, settings, stages)
-        write(arguments.output, "demo", TITLE, measured, settings, NOTE)
+        result = Result(TITLE, measured, settings, stamp, NOTE)
+        write(arguments.output, "demo", result)
     except LowbitError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, style="bold red")
         return 1
-    show(console, TITLE, measured, settings, NOTE)
+    show(console, result)
     files = ", ".join(str(arguments.output / f"demo.{kind}") for kind in ("md", "png", "json"))
     console.print(f"\n{time.perf_counter() - began:.0f} s; saved {files}", markup=False)
     return 0

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from lowbit import backends
-from lowbit.environment import describe, environment, last_level_cache
+from lowbit.environment import describe, disturbance, environment, last_level_cache
 from lowbit.errors import BackendError
 from lowbit.formats import CodebookChannel, CodebookScalar, CodebookVector, PackedWeight, Planes, Signs
 from report import markdown_table, write_json
@@ -391,7 +391,10 @@ def main() -> int:
     claims = targets(results)
     write(arguments.output, stamp, results, claims)
     print(tables(results))
-    print(f"\n{describe(stamp)}\nwritten to {arguments.output}")
+    print(
+        "\n"
+        + "\n".join(filter(None, (disturbance(stamp), describe(stamp), f"written to {arguments.output}")))
+    )
     if arguments.check_targets:
         for claim in claims:
             verdict = "met   " if claim.met else "MISSED"
@@ -416,8 +419,8 @@ def write(output: Path, stamp: dict[str, object], results: list[Result], claims:
         "`torch.sum` "
         "reaches in the same run. Ratios above 1: faster than torch, rounds paired."
     )
-    text = f"# Kernels\n\n{describe(stamp)}\n\n{notes}\n\n{tables(results)}\n"
-    (output / "kernels.md").write_text(text, encoding="utf-8")
+    parts = ("# Kernels", describe(stamp), disturbance(stamp), notes, tables(results))
+    (output / "kernels.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
     plot_kernels(
         output / "kernels.png", [r for r in results if r.tokens == 1 and r.name != READ], describe(stamp)
     )

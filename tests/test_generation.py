@@ -9,7 +9,7 @@ import lowbit
 import pytest
 import torch
 from lowbit import models
-from lowbit.environment import cache_sizes, describe, environment, last_level_cache
+from lowbit.environment import cache_sizes, describe, disturbance, environment, last_level_cache
 from lowbit.errors import CheckpointError, ValueRangeError
 from lowbit.generation import decode_seconds, generate_text
 from lowbit.measure import DecodeSpeed, decode_speed, weight_size
@@ -126,4 +126,6 @@ def test_environment_names_the_machine():
     assert stamp["versions"]["torch"] == torch.__version__
     assert str(stamp["cpu"]) in line
     assert f"lowbit {lowbit.__version__}" in line
+    assert disturbance(stamp | {"load_average": 0.1}) is None
+    assert "3.5" in str(disturbance(stamp | {"load_average": 3.5}))
     assert last_level_cache() >= max(cache_sizes().values(), default=0)

@@ -20,6 +20,7 @@ _ISA_FLAGS = (
     *("asimd", "asimddp", "i8mm"),
 )
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
+_QUIET_LOAD = 0.7  # of the last minute, on any number of cores
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
 
@@ -88,6 +89,17 @@ def describe(stamp: dict[str, object]) -> str:
     parts.append(f"native kernels: {stamp['native_instruction_set'] or 'none'}")
     software = ", ".join(f"{name} {versions[name]}" for name in ("lowbit", "torch", "transformers"))
     return f"{', '.join(parts)}; {software}"
+
+
+def disturbance(stamp: dict[str, object]) -> str | None:
+    """What to say under figures whose run began on a busy machine; None where it was quiet."""
+    load = stamp["load_average"]
+    if not isinstance(load, float) or load < _QUIET_LOAD:
+        return None
+    return (
+        f"The load average was {load} when this run began: other processes were running, and these figures, "
+        "ratios included, are not clean."
+    )
 
 
 def _cpu() -> tuple[str, set[str]]:

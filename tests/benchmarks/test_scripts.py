@@ -12,9 +12,11 @@ import lowbit
 import pytest
 import torch
 from lowbit import backends
+from lowbit.environment import environment
 from lowbit.errors import BackendError
 from lowbit.memory import PeakMemory
 from PIL import Image
+from rich.console import Console
 
 from tests.tiny_llama import tiny_model  # noqa: F401 (a fixture)
 
@@ -74,7 +76,7 @@ def test_targets_are_met_or_missed():
     assert not kernels.Target("", measured=7.9, wanted=8.0).met
 
 
-def test_decode_harness(tmp_path, tiny_model, monkeypatch):  # noqa: F811
+def test_decode_harness(tmp_path, tiny_model, monkeypatch, capsys):  # noqa: F811
     memory = PeakMemory(imports=100_000_000, peak=300_000_000, decode_peak=200_000_000)
     monkeypatch.setattr(decode, "peak_memory", lambda source, *, dtype: memory)
     settings = decode.Settings(
@@ -83,7 +85,12 @@ def test_decode_harness(tmp_path, tiny_model, monkeypatch):  # noqa: F811
     versions = [decode.Version("original"), decode.Version("1 bit", lowbit.OneBit(), ("lm_head",))]
     with decode.Stages() as stages:
         measured = decode.measure(str(tiny_model), versions, settings, stages)
-    decode.write(tmp_path, "x", "A title", measured, settings, "A note.")
+    result = decode.Result("A title", measured, settings, environment(), "A note.")
+    decode.write(tmp_path, "x", result)
+    decode.show(Console(), result)
+    shown = capsys.readouterr().out
+    assert "A title" in shown
+    assert "A note." in shown
     document = json.loads((tmp_path / "x.json").read_text())
     original, one_bit = document["versions"]
     assert original["scheme"] is None

@@ -16,7 +16,7 @@ from lowbit.cli.convert import convert
 from lowbit.cli.output import JsonOption, print_json, print_line, print_table, progress
 from lowbit.cli.quantize import HEAD
 from lowbit.cli.schemes import SCHEME_HELP, parse_scheme, unique_labels
-from lowbit.environment import describe, environment
+from lowbit.environment import describe, disturbance, environment
 from lowbit.report import size
 
 PROMPT = "The history of computing begins with"
@@ -48,6 +48,7 @@ def bench(
     from lowbit.measure import decode_speed, weight_size
     from lowbit.memory import peak_memory
 
+    stamp = environment()
     chosen = [parse_scheme(spec) for spec in scheme or []]
     labels = unique_labels(chosen)
     loaded = load_model(model, dtype)
@@ -88,7 +89,6 @@ def bench(
                 "memory": {**asdict(memory[name]), "decode_above_imports": memory[name].decode_above_imports},
             }
         )
-    stamp = environment()
     if json_output:
         print_json(
             {
@@ -136,4 +136,5 @@ def _print(rows: list[dict[str, Any]], stamp: dict[str, object], new_tokens: int
         f"Medians of {rounds} alternating runs of {new_tokens} tokens by transformers' generate.\n"
         "Memory: while decoding, each model in a process of its own; Python and torch take the rest."
     )
-    print_line(describe(stamp))
+    for line in filter(None, (disturbance(stamp), describe(stamp))):
+        print_line(line)
