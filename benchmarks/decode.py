@@ -206,7 +206,7 @@ def rows(measured: Sequence[Measured]) -> list[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Result:
-    """Everything a run leaves: ``stamp`` is the environment before it began, ``note`` what readers must know."""
+    """Everything a run leaves; ``stamp`` is the environment before it began."""
 
     title: str
     measured: Sequence[Measured]

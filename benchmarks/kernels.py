@@ -391,10 +391,8 @@ def main() -> int:
     claims = targets(results)
     write(arguments.output, stamp, results, claims)
     print(tables(results))
-    print(
-        "\n"
-        + "\n".join(filter(None, (disturbance(stamp), describe(stamp), f"written to {arguments.output}")))
-    )
+    for line in filter(None, (disturbance(stamp), describe(stamp), f"written to {arguments.output}")):
+        print("\n" + line)
     if arguments.check_targets:
         for claim in claims:
             verdict = "met   " if claim.met else "MISSED"
