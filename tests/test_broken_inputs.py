@@ -243,6 +243,62 @@ def test_when_the_last_rename_fails_the_old_checkpoint_comes_back(
     assert snapshot(checkpoint) == before
 
 
+def test_interrupted_between_the_two_renames(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = snapshot(checkpoint)
+    rename = atomic.os.rename
+
+    def interrupted(source: Path, target: Path) -> None:
+        rename(source, target)
+        if Path(source) == checkpoint:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic.os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_pretrained(packed(), checkpoint)
+    assert snapshot(checkpoint) == before
+    assert [entry.name for entry in checkpoint.parent.iterdir()] == ["c"]
+
+
+def test_an_old_checkpoint_that_cannot_be_put_back_is_kept(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot(checkpoint)
+    rename = atomic.os.rename
+
+    def only_away(source: Path, target: Path) -> None:
+        if Path(source) != checkpoint:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(atomic.os, "rename", only_away)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        save_pretrained(packed(), checkpoint)
+    (kept,) = checkpoint.parent.glob("*/old")
+    assert snapshot(kept) == before
+
+
+def test_links_stay_links(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.txt").write_text("a")
+    (checkpoint / "logs").symlink_to(tmp_path / "elsewhere")
+    (checkpoint / "gone").symlink_to(tmp_path / "nothing")
+    (tmp_path / "link").symlink_to(checkpoint)
+    save_pretrained(packed(), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (checkpoint / "logs").is_symlink()
+    assert (checkpoint / "gone").is_symlink()
+    assert load_pretrained(checkpoint, model=build())[0].scheme == BipolarInt(2, group_size=32)
+
+
+def test_what_has_no_data_cannot_be_saved(tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        model = packed()
+        model.get_submodule(name).to("meta")
+        with pytest.raises(CheckpointError, match=rf"layer '{name}.*meta device"):
+            save_pretrained(model, tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_directories_and_files_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")

@@ -70,6 +70,15 @@ def test_every_scheme(scheme, tmp_path: Path) -> None:
         assert torch.equal(other.state_dict()[name], tensor), name
 
 
+def test_labels_of_two_bytes(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 300))
+    replace_linear(model, ChannelCodebook(clusters=280, rank=0))
+    assert model[0].get_buffer("labels").dtype == torch.uint16
+    save_pretrained(model, tmp_path / "c")
+    other = load_pretrained(tmp_path / "c", model=nn.Sequential(nn.Linear(4, 300)))
+    assert torch.equal(other[0].dequantize(), model[0].dequantize())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_llama(dtype: torch.dtype, tmp_path: Path) -> None:
     model = models.llama(dtype=dtype)
@@ -158,6 +167,51 @@ def test_layers_that_came_packed_have_an_implied_scheme(tmp_path: Path) -> None:
         assert other[0].scheme.name == scheme.name
         assert other[0].metadata == model[0].metadata
         assert torch.equal(other[0].dequantize(), model[0].dequantize())
+
+
+def test_an_override_does_not_reach_its_namesakes(tmp_path: Path) -> None:
+    def build() -> nn.ModuleDict:
+        torch.manual_seed(0)
+        inner = nn.ModuleDict({"head": nn.Linear(32, 8), "other": nn.Linear(32, 8)})
+        return nn.ModuleDict({"head": nn.Linear(32, 8), "inner": inner})
+
+    model = build()
+    scheme = BipolarInt(6, 4, group_size=32)
+    replace_linear(model, W6, overrides={"inner.head": W6, "head": scheme})
+    save_pretrained(model, tmp_path / "c")
+    other = load_pretrained(tmp_path / "c", model=build())
+    assert (other["head"].scheme, other["inner"]["head"].scheme) == (scheme, W6)
+    x = torch.randn(2, 32)
+    assert torch.equal(other["inner"]["head"](x), model["inner"]["head"](x))
+
+
+def test_views_of_one_tensor(tmp_path: Path) -> None:
+    def build() -> nn.Sequential:
+        model = nn.Sequential(nn.Linear(32, 8))
+        both = torch.arange(6.0)
+        model.register_buffer("all", both)
+        model.register_buffer("some", both[2:4])
+        return model
+
+    model = build()
+    replace_linear(model, W6)
+    save_pretrained(model, tmp_path / "c")
+    other = load_pretrained(tmp_path / "c", model=build())
+    assert torch.equal(other.get_buffer("some"), torch.tensor([2.0, 3.0]))
+    assert torch.equal(other.get_buffer("all"), torch.arange(6.0))
+
+
+def test_hooks_and_mode_stay(tmp_path: Path) -> None:
+    model = mlp()
+    replace_linear(model, W6)
+    save_pretrained(model, tmp_path / "c")
+    seen = []
+    other = mlp().eval()
+    other[0].register_forward_hook(lambda module, args, output: seen.append(type(module).__name__))
+    load_pretrained(tmp_path / "c", model=other)
+    other(torch.randn(2, 32))
+    assert seen == ["PlanesLinear"]
+    assert not any(module.training for module in other.modules())
 
 
 def test_a_model_on_the_meta_device_is_filled(tmp_path: Path) -> None:
@@ -338,6 +392,8 @@ def test_explain() -> None:
     assert "lm_head" in text
     assert json.loads(json.dumps(explanation.to_dict()))["layers"][0]["name"] == "model.embed_tokens"
     assert str(lowbit.explain(nn.Linear(2, 2))) == "no packed layers"
+    vectors = make_linear(VectorCodebook().quantize(torch.randn(8, 32)))
+    assert lowbit.explain(vectors).layers[0].precision == "fast (float)"
 
 
 def test_explain_shows_what_is_forced_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,8 +86,6 @@ def replace_linear(
         layers.append(layer)
         if progress is not None:
             progress(done + 1, len(plan.groups), layer.name)
-    for old, module in new.items():
-        _inherit(old, module)
     swap(model, new)
     return Report(tuple(layers), plan.skipped)
 
@@ -283,25 +281,6 @@ def _new_sharer(target: Target, owner: PackedModule) -> nn.Module:
     assert isinstance(owner, QuantizedLinear)  # linear layers come first in a group
     bias = target.module._parameters.get("bias")
     return owner if bias is owner.bias else owner.sharing_weight(bias, target.name)
-
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_is_full_backward_hook",
-)
-
-
-def _inherit(old: nn.Module, new: nn.Module) -> None:
-    """Training mode and hooks pass from the old module to the new one."""
-    new.train(old.training)
-    for attribute in _HOOKS:
-        setattr(new, attribute, getattr(old, attribute))
 
 
 def relative_error(weight: Tensor, packed: PackedWeight) -> float:

@@ -13,7 +13,9 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
+from lowbit.formats import QuantizationConfig
 from lowbit.modules import PackedModule, RowScale, TiedEmbedding
+from lowbit.schemes import Scheme
 
 # Modules that keep the weights of many experts in one three-dimensional parameter, by the names in use.
 _EXPERT_NAME = re.compile(r"expert|moe|gate_up_proj|gate_proj|up_proj|down_proj|(^|\.)w[123]$", re.IGNORECASE)
@@ -69,6 +71,12 @@ def first_match(patterns: Iterable[str], names: Iterable[str]) -> str | None:
     """The first pattern that matches any of the names."""
     candidates = tuple(names)
     return next((pattern for pattern in patterns if any(matches(pattern, name) for name in candidates)), None)
+
+
+def scheme_of(config: QuantizationConfig, name: str) -> Scheme:
+    """The scheme of a packed layer: of the override of exactly its name, else of the first that matches."""
+    override = name if name in config.overrides else first_match(config.overrides, (name,))
+    return config.scheme if override is None else config.overrides[override]
 
 
 def is_conv1d(module: nn.Module) -> bool:
@@ -141,15 +149,34 @@ def row_scale(module: nn.Embedding) -> RowScale | str:
     )
     with torch.no_grad():
         try:
-            actual = module(ids)
+            actual = module.forward(ids)  # not its hooks
         except (RuntimeError, TypeError, ValueError):
             return refusal
         expected = scale.apply(module.weight[ids])
     return scale if torch.equal(actual, expected) else refusal
 
 
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_is_full_backward_hook",
+)
+
+
 def swap(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
-    """Puts each new module in every place of its old one. Nothing here can fail half-way."""
+    """Puts each new module in every place of its old one, with its training mode and its hooks.
+
+    Nothing here can fail half-way.
+    """
+    for old, module in new.items():
+        module.train(old.training)
+        for attribute in _HOOKS:
+            setattr(module, attribute, getattr(old, attribute))
     for parent in list(model.modules()):
         for key, child in parent._modules.items():
             if child is not None and child in new:

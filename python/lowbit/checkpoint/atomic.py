@@ -12,13 +12,15 @@ from pathlib import Path
 def write_directory(path: Path, fill: Callable[[Path], None], *, keep: Callable[[str], bool]) -> None:
     """Fills a new directory beside `path` and then puts it in its place.
 
-    Whatever goes wrong before that, an existing directory is untouched and nothing else is left behind.
+    Whatever goes wrong before that, an existing directory is untouched and nothing else is left behind. Where
+    `path` is a link to a directory, that directory is replaced.
 
     Args:
         path: the directory to make or replace.
         fill: writes the files into the directory it is given.
         keep: which files of a replaced directory go into the new one, by name, where `fill` made none.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -33,14 +35,16 @@ def write_directory(path: Path, fill: Callable[[Path], None], *, keep: Callable[
             _flush(file)
         _exchange(new, path, aside / "old")
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        # An old directory that could not be put back must not go with the rest.
+        if path.exists() or not (aside / "old").exists():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target)
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
     else:
-        shutil.copy2(source, target)
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _flush(file: Path) -> None:
@@ -50,13 +54,14 @@ def _flush(file: Path) -> None:
 
 
 def _exchange(new: Path, path: Path, old: Path) -> None:
-    """Two renames; when the second fails the first is undone."""
+    """Two renames; when the second does not happen, be it for Ctrl-C, the first is undone."""
     if not path.exists():
         os.rename(new, path)
         return
-    os.rename(path, old)
     try:
+        os.rename(path, old)
         os.rename(new, path)
-    except OSError:
-        os.rename(old, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.rename(old, path)
         raise

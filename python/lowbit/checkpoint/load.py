@@ -23,7 +23,7 @@ from lowbit.modules import (
     TiedEmbedding,
     make_linear,
 )
-from lowbit.targets import Target, find_targets, first_match, row_scale, swap
+from lowbit.targets import Target, find_targets, row_scale, scheme_of, swap
 
 
 def load_pretrained(
@@ -209,11 +209,9 @@ class _Loader:
             packed = packed_from_tensors(tensors, metadata, layer=name)
         except FormatError as error:
             raise CheckpointError(f"'{self.file.file}': {error}") from error
-        override = first_match(self.config.overrides, (name,))
-        scheme = self.config.scheme if override is None else self.config.overrides[override]
         common: dict[str, Any] = {
             "dtype": self.dtype,
-            "scheme": scheme,
+            "scheme": scheme_of(self.config, name),
             "backend": self.backend,
             "name": name,
         }

@@ -28,7 +28,7 @@ from lowbit.schemes import (
     Scheme,
     VectorCodebook,
 )
-from lowbit.targets import find_targets
+from lowbit.targets import find_targets, scheme_of
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -88,6 +88,7 @@ def _describe(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     dropped: set[str] = set()
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, PackedModule):
+            _check_has_data(module.get_buffer("weight"), name)
             owner = owners.setdefault(module.get_buffer("weight").data_ptr(), name)
             if owner == name:
                 modules[name] = module
@@ -111,12 +112,16 @@ def _describe(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     schemes = {name: module.scheme or _implied_scheme(module) for name, module in modules.items()}
     common = Counter(schemes.values()).most_common(1)[0][0]
+    overrides = {name: scheme for name, scheme in schemes.items() if scheme != common}
+    read = QuantizationConfig(common, overrides=overrides)
+    # An override also reaches layers whose last component has its name.
+    overrides |= {name: scheme for name, scheme in schemes.items() if scheme_of(read, name) != scheme}
     config = QuantizationConfig(
         scheme=common,
         modules_to_not_convert=tuple(
             target.name for target in find_targets(model) if not target.is_embedding
         ),
-        overrides={name: scheme for name, scheme in schemes.items() if scheme != common},
+        overrides=overrides,
         layers={name: module.metadata for name, module in modules.items()},
         tied=tied,
     )
@@ -131,13 +136,33 @@ def _unique_tensors(model: nn.Module, dropped: set[str]) -> dict[str, Tensor]:
     """The state dict with tensors that share memory once, under their first name."""
     tensors: dict[str, Tensor] = {}
     seen = set()
+    memory = set()
     for name, tensor in model.state_dict().items():
+        _check_has_data(tensor, name)
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if name in dropped or (tensor.numel() and place in seen):
             continue
         seen.add(place)
-        tensors[name] = tensor.detach().cpu().contiguous()
+        stored = tensor.detach().cpu().contiguous()
+        if stored.untyped_storage().data_ptr() in memory:  # another view of it, which safetensors refuses
+            stored = stored.clone()
+        memory.add(stored.untyped_storage().data_ptr())
+        tensors[name] = stored
     return tensors
+
+
+def _check_has_data(tensor: object, name: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise CheckpointError(
+            "state that is no tensor cannot be saved",
+            layer=name,
+            found=type(tensor).__name__,
+            allowed="tensors",
+        )
+    if tensor.is_meta:
+        raise CheckpointError(
+            "nothing to save", layer=name, found="a tensor on the meta device", allowed="a tensor with data"
+        )
 
 
 def _implied_scheme(module: PackedModule) -> Scheme:

@@ -74,6 +74,6 @@ def read_quantization(path: Path, settings: Mapping[str, Any]) -> QuantizationCo
 def saved_dtype(path: Path, settings: Mapping[str, Any]) -> torch.dtype:
     """The dtype the model computed in when it was saved."""
     name = settings.get("dtype", "float32")
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise CheckpointError(f"'{path / CONFIG}': bad dtype", found=repr(name), allowed=", ".join(DTYPES))
     return DTYPES[name]

@@ -41,6 +41,8 @@ def inspect(
 ) -> None:
     """List the layers of a checkpoint: shape, scheme, bits per weight, bytes."""
     layers = inspect_checkpoint(path)
+    if not layers:
+        raise CheckpointError(f"'{path}' has no tensors")
     weights, stored = sum(layer.weights for layer in layers), sum(layer.bytes for layer in layers)
     total = {
         "layers": len(layers),
@@ -97,7 +99,7 @@ def _natural_order(name: str) -> list[tuple[int, str]]:
 def _packed_layers(directory: Path) -> dict[str, tuple[Mapping[str, int | str], str]]:
     """Metadata and scheme of every packed layer config.json lists; empty without a lowbit configuration."""
     from lowbit.formats import QuantizationConfig
-    from lowbit.targets import first_match
+    from lowbit.targets import scheme_of
 
     if not (directory / "config.json").is_file():
         return {}
@@ -105,11 +107,9 @@ def _packed_layers(directory: Path) -> dict[str, tuple[Mapping[str, int | str], 
     if section.get("quant_method") != "lowbit":
         return {}
     config = QuantizationConfig.from_dict(section)
-    found = {}
-    for name, metadata in config.layers.items():
-        pattern = first_match(config.overrides, (name,))
-        found[name] = metadata, scheme_label(config.scheme if pattern is None else config.overrides[pattern])
-    return found
+    return {
+        name: (metadata, scheme_label(scheme_of(config, name))) for name, metadata in config.layers.items()
+    }
 
 
 def _layer(

@@ -5,10 +5,10 @@
       "format": "bipolar_int",              the scheme's name, then its fields
       "format_version": 1,
       "weight_bits": 4, "group_size": 32, ...
-      "modules_to_not_convert": ["lm_head"],
-      "overrides": {"model.layers.0.*": {"format": "bipolar_int", "weight_bits": 8, ...}},
-      "layers": {"model.layers.0.mlp.up_proj": {"kind": "planes", "in_features": 640, ...}},
-      "tied": {"lm_head": "model.embed_tokens"}
+      "modules_to_not_convert": ["model.layers.0.mlp.gate_proj"],
+      "overrides": {"lm_head": {"format": "bipolar_int", "weight_bits": 8, ...}},
+      "layers": {"model.layers.0.mlp.up_proj": {"kind": "planes", "in_features": 640, ...}, "lm_head": ...},
+      "tied": {"model.embed_tokens": "lm_head"}
     }
 
 `layers` is each layer's PackedWeight.metadata(); `tied` maps a module to the one whose packed weight
