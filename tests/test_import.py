@@ -28,6 +28,8 @@ def test_unknown_name() -> None:
         "import lowbit; lowbit.info(); lowbit.explain",
         "from lowbit import ops; from lowbit import backends, modules",
         "from lowbit import backends; from lowbit import ops",
+        "import lowbit; lowbit.formats.Planes; lowbit.backends.cpu.tile_bits",
+        "from lowbit import ops, modules; import sys; assert 'torch._dynamo' not in sys.modules",
         "from lowbit import load_pretrained, save_pretrained, replace_linear; import sys; "
         "assert 'transformers' not in sys.modules",
     ],

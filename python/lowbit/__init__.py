@@ -20,7 +20,7 @@ from lowbit.errors import (
 )
 
 if TYPE_CHECKING:
-    from lowbit import ops
+    from lowbit import backends, formats, ops
     from lowbit._build import cmake_prefix
     from lowbit._explain import explain
     from lowbit._info import info
@@ -51,8 +51,10 @@ _LAZY: dict[str, str | None] = {
     "ScalarCodebook": "schemes",
     "Scheme": "schemes",
     "VectorCodebook": "schemes",
+    "backends": None,
     "cmake_prefix": "_build",
     "explain": "_explain",
+    "formats": None,
     "info": "_info",
     "load_pretrained": "checkpoint",
     "ops": None,
@@ -95,8 +97,10 @@ __all__ = [
     "ValueRangeError",
     "VectorCodebook",
     "__version__",
+    "backends",
     "cmake_prefix",
     "explain",
+    "formats",
     "info",
     "load_pretrained",
     "ops",

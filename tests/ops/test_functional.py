@@ -117,6 +117,46 @@ def test_errors_are_typed():
         ops.codebook_linear(x, planes.weight)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_does_not_fit_is_refused_by_every_backend(backend):
+    x = cases.activations(2, K, torch.float32)
+    signs, mos, planes = (cases.make(kind, N, K).packed for kind in ("signs", "mos", "planes"))
+    channel, scalar, vector = (cases.make(kind, N, K).packed for kind in ("channel0", "scalar", "vector"))
+    refused = [
+        (ops.signs_linear, signs, {"scales": signs.scales.repeat(1, 2)}, ShapeError, "'scales'"),
+        (ops.signs_linear, signs, {"scales": signs.scales.double()}, DtypeError, "'scales'"),
+        (ops.signs_linear, signs, {"weight": signs.weight.int()}, DtypeError, "'weight'"),
+        (ops.signs_linear, signs, {"group_size": 48}, ValueRangeError, "group_size"),
+        (ops.signs_linear, signs, {"bias": torch.ones(1)}, ShapeError, "'bias'"),
+        (ops.signs_linear, mos, {"router": None}, FormatError, "router"),
+        (ops.signs_linear, mos, {"router": mos.router[:2]}, ShapeError, "'router'"),
+        (ops.signs_linear, mos, {"in_scales": None}, FormatError, "belong together"),
+        (ops.signs_linear, mos, {"out_scales": mos.out_scales[:, :1]}, ShapeError, "'out_scales'"),
+        (ops.planes_linear, planes, {"scales": planes.scales[:1]}, ShapeError, "'scales'"),
+        (ops.planes_linear, planes, {"offsets": planes.offsets.int()}, DtypeError, "'offsets'"),
+        (ops.codebook_linear, channel, {"weight": channel.weight[:, 1:]}, ShapeError, "'weight'"),
+        (ops.codebook_linear, channel, {"labels": channel.labels.long()}, DtypeError, "'labels'"),
+        (ops.codebook_linear, channel, {"low_rank_in": None}, FormatError, "half a low-rank"),
+        (ops.codebook_linear, channel, {"axis": 2}, ValueRangeError, "axis"),
+        (ops.codebook_linear, scalar, {"tables": scalar.tables[:, :2]}, ShapeError, "'tables'"),
+        (ops.codebook_linear, scalar, {"weight": scalar.weight[..., 1:]}, ShapeError, "bytes a row"),
+        (ops.codebook_linear, scalar, {"outlier_columns": torch.ones(1)}, FormatError, "incomplete"),
+        (ops.codebook_linear, vector, {"codebooks": vector.codebooks[..., 1:]}, ShapeError, "'codebooks'"),
+        (ops.codebook_linear, vector, {"out_scales": torch.ones(1)}, ShapeError, "'out_scales'"),
+    ]
+    for function, packed, change, error, message in refused:
+        options = {"group_size": packed.group_size} if packed.family != "codebook" else {}
+        with pytest.raises(error, match=message):
+            function(x, **{**options, **packed.tensors(), **change}, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_segment_needs_no_dimension_of_its_own(backend):
+    layer = cases.make("mos", N, K)
+    x = cases.activations(3, K, torch.float32)
+    assert torch.equal(call(layer, x, segments=[N], backend=backend), call(layer, x, backend=backend))
+
+
 def test_a_forced_backend_that_cannot_run_is_an_error(monkeypatch):
     layer = cases.make("signs", N, K)
     x = cases.activations(2, K, torch.float32)

@@ -79,13 +79,17 @@ class CpuBackend:
         failure = _library.load()
         if failure is not None:
             return Availability(False, failure)
+        try:
+            isa = instruction_set()
+        except ImportError as error:
+            return Availability(False, f"lowbit._native does not load: {error}")
         if not self._operators:
             self._operators = {
                 kind: _library.operator(f"{kind}_linear")
                 for kind in FORMATS
                 if hasattr(torch.ops.lowbit, f"{kind}_linear")
             }
-        return Availability(True, f"native kernels, {instruction_set()}")
+        return Availability(True, f"native kernels, {isa}")
 
     def supports(self, kind: str, device: torch.device, dtype: torch.dtype) -> Availability:
         if device.type != "cpu":

@@ -37,8 +37,8 @@ def signs_linear(
                 in_features=in_features,
                 scales=None if scales is None else scales[part],
                 group_size=group_size,
-                router=None if router is None else router[index],
-                in_scales=None if in_scales is None else in_scales[index],
+                router=_of_segment(router, index),
+                in_scales=_of_segment(in_scales, index),
                 out_scales=None if out_scales is None else out_scales[:, part],
             )
             segment_bias = None if bias is None else bias[part]
@@ -47,6 +47,11 @@ def signs_linear(
         return torch.cat(outputs, dim=-1)
     layer = Signs(weight, in_features, scales, group_size, router, in_scales, out_scales)
     return layer.linear(x, bias, precision=PRECISIONS[precision])
+
+
+def _of_segment(stacked: Tensor | None, index: int) -> Tensor | None:
+    """Part [E, K] of [segments, E, K], or of [E, K] where there is one segment."""
+    return None if stacked is None else stacked.reshape(-1, *stacked.shape[-2:])[index]
 
 
 def planes_linear(

@@ -250,8 +250,9 @@ class CodebookScalar(PackedWeight):
             )
 
     def _expand(self, ids: Tensor) -> Tensor:
-        codes = unpack_codes(self.weight[:, ids], self.in_features)
-        rows = self.tables[ids].float().gather(1, codes.long())
+        if torch.compiler.is_compiling():
+            return self._expand_traced(ids)
+        rows = self._look_up(ids)
         if self.outlier_offsets is None or self.outlier_columns is None or self.outlier_values is None:
             return rows
         begins = self.outlier_offsets[ids].long()
@@ -261,6 +262,26 @@ class CodebookScalar(PackedWeight):
         entries = begins[owner] + within
         rows[owner, self.outlier_columns[entries].long()] += self.outlier_values[entries].float()
         return rows
+
+    def _look_up(self, ids: Tensor) -> Tensor:
+        codes = unpack_codes(self.weight[:, ids], self.in_features)
+        return self.tables[ids].float().gather(1, codes.long())
+
+    def _expand_traced(self, ids: Tensor) -> Tensor:
+        """The same with shapes that do not depend on the outliers' places: looks at all outliers."""
+        rows = self._look_up(ids)
+        if self.outlier_offsets is None or self.outlier_columns is None or self.outlier_values is None:
+            return rows
+        entries = torch.arange(self.outlier_columns.shape[0], dtype=torch.int32, device=ids.device)
+        owner = torch.searchsorted(self.outlier_offsets[1:], entries, right=True)
+        # Where a row is among ids (one of its places if it is there twice); the spare row takes all others.
+        count = ids.shape[0]
+        place = torch.full((self.out_features,), count, dtype=torch.int64, device=ids.device)
+        place[ids] = torch.arange(count, device=ids.device)
+        padded = torch.cat([rows, rows.new_zeros(1, self.in_features)])
+        where = (place[owner], self.outlier_columns.long())
+        padded.index_put_(where, self.outlier_values.float(), accumulate=True)
+        return padded[place[ids]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor
 
 from lowbit import backends
 from lowbit.errors import DtypeError, ShapeError, ValueRangeError
-from lowbit.formats import PRECISIONS
+from lowbit.formats import PRECISIONS, SCALE_DTYPES
+from lowbit.formats.base import check_group_size, group_count
 
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 BLOCK_INPUTS = 32
 TILE_ROWS = 64
+SCALES = tuple(SCALE_DTYPES.values())
 
 
 def check_input(x: Tensor, in_features: int) -> None:
@@ -24,6 +27,31 @@ def check_input(x: Tensor, in_features: int) -> None:
         )
     if x.dim() == 0 or x.shape[-1] != in_features:
         raise ShapeError("wrong shape of the input", found=list(x.shape), allowed=f"[..., {in_features}]")
+
+
+def check_tensor(
+    name: str, tensor: Tensor | None, shape: Sequence[int], dtypes: Sequence[torch.dtype] = SCALES
+) -> None:
+    """Raise a typed error unless the tensor, if there is one, has this shape and one of these dtypes."""
+    if tensor is None:
+        return
+    if list(tensor.shape) != list(shape):
+        raise ShapeError(f"wrong shape of '{name}'", found=list(tensor.shape), allowed=list(shape))
+    if tensor.dtype not in dtypes:
+        raise DtypeError(f"wrong dtype of '{name}'", found=tensor.dtype, allowed=dtypes)
+
+
+def check_groups(
+    name: str,
+    tensor: Tensor | None,
+    rows: int,
+    in_features: int,
+    group_size: int,
+    dtypes: Sequence[torch.dtype] = SCALES,
+) -> None:
+    """check_tensor for one value per row and group of inputs."""
+    check_group_size(group_size)
+    check_tensor(name, tensor, (rows, group_count(in_features, group_size)), dtypes)
 
 
 def check_width(width: int, in_features: int) -> None:
@@ -45,10 +73,13 @@ def precision_code(precision: str | None, x: Tensor) -> int:
     return PRECISIONS.index(precision)
 
 
-@torch.compiler.assume_constant_result
 def choose(kind: str, device: str, dtype: torch.dtype, backend: str | None) -> str:
     """Name of the backend for such inputs: a constant to torch.compile, the installation decides."""
     return _choose(kind, device, dtype, backends.forced_name(backend))
+
+
+# What torch.compiler.assume_constant_result does, which would import the whole compiler for it.
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

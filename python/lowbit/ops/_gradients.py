@@ -9,6 +9,15 @@ import torch
 from torch import Tensor
 
 from lowbit.errors import LowbitError
+from lowbit.formats import PackedWeight
+
+
+def times_weight(dy: Tensor, packed: PackedWeight, expand: Callable[[Tensor], Tensor]) -> Tensor:
+    """dy W, with the rows of W from `expand`, some at a time: a large head is never expanded as a whole."""
+    dx = dy.new_zeros(dy.shape[0], packed.in_features)
+    for rows in packed._chunks():
+        dx = dx.addmm(dy[:, rows], expand(rows))
+    return dx
 
 
 def register(

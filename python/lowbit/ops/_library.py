@@ -57,7 +57,8 @@ def operator(name: str) -> Callable[..., Tensor]:
     below_autograd: Callable[[], Any] = torch._C._AutoDispatchBelowAutograd
 
     def call(*args: object) -> Tensor:
-        if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        # First whether this is traced: torch.compile refuses to look at inference mode.
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
             return op(*args)
         with below_autograd():
             return op(*args)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lowbit import backends
-from lowbit.errors import FormatError, ShapeError
+from lowbit.errors import FormatError, ShapeError, ValueRangeError
 from lowbit.formats import CodebookChannel, CodebookScalar, CodebookVector
 from lowbit.ops import _gradients
-from lowbit.ops._arguments import check_input, choose, precision_code
+from lowbit.ops._arguments import FLOAT_DTYPES, check_input, check_tensor, check_width, choose, precision_code
 
 
 def codebook_linear(
@@ -52,8 +52,8 @@ def codebook_linear(
         [..., N] in x's dtype.
 
     Raises:
-        FormatError: no variant, or more than one, is described.
-        ShapeError, DtypeError, ValueRangeError: an argument does not fit.
+        FormatError: no variant, or more than one, is described; an argument does not fit (ShapeError,
+            DtypeError, ValueRangeError).
         BackendError: the forced backend cannot run it.
     """
     in_features = x.shape[-1] if x.dim() else 0
@@ -70,18 +70,78 @@ def codebook_linear(
             found=", ".join(given) or "none",
             allowed="one of labels, tables, codebooks",
         )
+    dims = 2 if labels is not None else 3
+    if weight.dim() != dims:
+        raise ShapeError("wrong shape of 'weight'", found=list(weight.shape), allowed=f"{dims} dimensions")
     if labels is not None:
+        rows = _check_channel(weight, labels, axis, low_rank_out, low_rank_in, in_features)
+        check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
         operator = _operator("channel", x, backend)
-        rows = labels.shape[0] if axis == 0 else weight.shape[0]
         return operator(x, weight, labels, low_rank_out, low_rank_in, bias, in_features, rows, axis, code)
+    rows = weight.shape[1]
+    check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
+    check_tensor("weight", weight, weight.shape, (torch.uint8,))
     if tables is not None:
-        operator = _operator("scalar", x, backend)
+        check_width(weight.shape[2], in_features)
+        check_tensor("tables", tables, (rows, 2 ** weight.shape[0]))
         outliers = (outlier_offsets, outlier_columns, outlier_values)
+        _check_outliers(*outliers, rows)
+        operator = _operator("scalar", x, backend)
         return operator(x, weight, tables, *outliers, bias, in_features, code)
     if out_scales is None:
         raise ShapeError("codebooks need out_scales", allowed="[N]")
+    assert codebooks is not None
+    size = codebooks.shape[2] if codebooks.dim() == 3 else 0
+    if size == 0 or weight.shape[2] != -(-in_features // size):
+        raise ShapeError(
+            f"wrong shape of 'codebooks' for {in_features} inputs in {weight.shape[2]} codes a row",
+            found=list(codebooks.shape),
+            allowed="[M, 256, v] with ceil(K/v) codes a row",
+        )
+    check_tensor("codebooks", codebooks, (weight.shape[0], 256, size))
+    check_tensor("out_scales", out_scales, (rows,))
     operator = _operator("vector", x, backend)
     return operator(x, weight, codebooks, out_scales, bias, in_features, code)
+
+
+def _check_channel(
+    weight: Tensor,
+    labels: Tensor,
+    axis: int,
+    low_rank_out: Tensor | None,
+    low_rank_in: Tensor | None,
+    in_features: int,
+) -> int:
+    """out_features, if shapes and dtypes fit."""
+    if axis not in (0, 1):
+        raise ValueRangeError(
+            "unsupported axis", found=axis, allowed="0 (output channels), 1 (input channels)"
+        )
+    rows = labels.shape[0] if axis == 0 and labels.dim() == 1 else weight.shape[0]
+    clusters = weight.shape[axis]
+    check_tensor("weight", weight, (clusters, in_features) if axis == 0 else (rows, clusters))
+    label_dtypes = (torch.uint8, torch.uint16, torch.int32)
+    check_tensor("labels", labels, (rows if axis == 0 else in_features,), label_dtypes)
+    if (low_rank_out is None) != (low_rank_in is None):
+        raise FormatError("half a low-rank correction", allowed="low_rank_out and low_rank_in, or neither")
+    if low_rank_in is not None:
+        rank = low_rank_in.shape[0] if low_rank_in.dim() else 0
+        check_tensor("low_rank_in", low_rank_in, (rank, in_features))
+        check_tensor("low_rank_out", low_rank_out, (rows, rank))
+    return rows
+
+
+def _check_outliers(
+    offsets: Tensor | None, columns: Tensor | None, values: Tensor | None, out_features: int
+) -> None:
+    if len({tensor is None for tensor in (offsets, columns, values)}) != 1:
+        raise FormatError(
+            "outliers are incomplete", allowed="outlier_offsets, outlier_columns and outlier_values, or none"
+        )
+    check_tensor("outlier_offsets", offsets, (out_features + 1,), (torch.int32,))
+    if columns is not None:
+        check_tensor("outlier_columns", columns, (columns.numel(),), (torch.int32,))
+        check_tensor("outlier_values", values, (columns.numel(),))
 
 
 def _operator(variant: str, x: Tensor, backend: str | None) -> Any:
@@ -118,21 +178,18 @@ def _gradient_channel(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     """dx = dy W."""
     _, weight, labels, low_rank_out, low_rank_in, _, in_features, out_features, axis, _ = inputs
     packed = CodebookChannel(weight, labels, axis, in_features, out_features, low_rank_out, low_rank_in)
-    return dy @ packed.dequantize()
+    return _gradients.times_weight(dy, packed, packed._expand)
 
 
 def _gradient_scalar(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
-    """dx = dy W, table and outliers apart: shapes must not depend on data under torch.compile."""
-    _, weight, tables, offsets, columns, values, _, in_features, _ = inputs
-    dx = dy @ CodebookScalar(weight, tables, in_features).dequantize()
-    if offsets is None:
-        return dx
-    entries = torch.arange(len(columns), dtype=offsets.dtype, device=x.device)
-    rows = torch.searchsorted(offsets[1:], entries, right=True)
-    return dx.index_add(1, columns.long(), dy[:, rows] * values.float())
+    """dx = dy W; torch.compile traces this, too."""
+    _, weight, tables, *outliers, _, in_features, _ = inputs
+    packed = CodebookScalar(weight, tables, in_features, *outliers)
+    return _gradients.times_weight(dy, packed, packed._expand_traced)
 
 
 def _gradient_vector(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     """dx = dy W."""
     _, weight, codebooks, out_scales, _, in_features, _ = inputs
-    return dy @ CodebookVector(weight, codebooks, out_scales, in_features).dequantize()
+    packed = CodebookVector(weight, codebooks, out_scales, in_features)
+    return _gradients.times_weight(dy, packed, packed._expand)

@@ -13,7 +13,15 @@ from lowbit.backends.cpu import tile_bits, tile_scales, untile_bits, untile_scal
 from lowbit.errors import ShapeError, ValueRangeError
 from lowbit.formats import Planes
 from lowbit.ops import _gradients
-from lowbit.ops._arguments import check_input, check_width, choose, precision_code
+from lowbit.ops._arguments import (
+    FLOAT_DTYPES,
+    check_groups,
+    check_input,
+    check_tensor,
+    check_width,
+    choose,
+    precision_code,
+)
 
 
 def planes_linear(
@@ -53,7 +61,7 @@ def planes_linear(
         [..., N] in x's dtype.
 
     Raises:
-        ShapeError, DtypeError, ValueRangeError: an argument does not fit.
+        FormatError: an argument does not fit (ShapeError, DtypeError, ValueRangeError).
         BackendError: the forced backend cannot run it.
     """
     in_features = x.shape[-1] if x.dim() else 0
@@ -83,6 +91,11 @@ def planes_linear(
         raise ValueRangeError("unsupported active_bits", found=planes, allowed=f"1..{bits}")
     if not 0 <= activation_bits <= 8:
         raise ValueRangeError("unsupported activation_bits", found=activation_bits, allowed="0..8")
+    if not tiled:
+        check_tensor("weight", weight, weight.shape, (torch.uint8,))
+        check_groups("scales", scales, rows, in_features, group_size)
+        check_groups("offsets", offsets, rows, in_features, group_size, (torch.int16,))
+    check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
     name = choose("planes", x.device.type, x.dtype, backend)
     if tiled and name == "torch":
         weight, scales, offsets = _untile(weight, scales, offsets, in_features, rows)
@@ -125,4 +138,5 @@ def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     """dx = dy W."""
     _, tiles, scales, offsets, _, in_features, out_features, group_size, active_bits, _, _ = inputs
     weight, scales, offsets = _untile(tiles, scales, offsets, in_features, out_features)
-    return dy @ Planes(weight, scales, in_features, group_size, offsets).dequantize(active_bits)
+    packed = Planes(weight, scales, in_features, group_size, offsets)
+    return _gradients.times_weight(dy, packed, lambda ids: packed._expand_planes(ids, active_bits))

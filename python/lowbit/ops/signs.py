@@ -10,10 +10,19 @@ from torch import Tensor
 
 from lowbit import backends
 from lowbit.backends.cpu import tile_bits, tile_scales, untile_bits, untile_scales
-from lowbit.errors import ShapeError
+from lowbit.errors import FormatError, ShapeError
 from lowbit.formats import PRECISIONS, Signs, prepare_activations
 from lowbit.ops import _gradients
-from lowbit.ops._arguments import TILE_ROWS, check_input, check_width, choose, precision_code
+from lowbit.ops._arguments import (
+    FLOAT_DTYPES,
+    TILE_ROWS,
+    check_groups,
+    check_input,
+    check_tensor,
+    check_width,
+    choose,
+    precision_code,
+)
 
 
 def signs_linear(
@@ -55,7 +64,7 @@ def signs_linear(
         [..., N] in x's dtype.
 
     Raises:
-        ShapeError, DtypeError, ValueRangeError: an argument does not fit.
+        FormatError: an argument does not fit (ShapeError, DtypeError, ValueRangeError).
         BackendError: the forced backend cannot run it.
     """
     in_features = x.shape[-1] if x.dim() else 0
@@ -72,6 +81,10 @@ def signs_linear(
                 allowed="[N, ceil(K/8)] or tiles [T, 1, ceil(K/32), 64, 4]",
             )
         check_width(weight.shape[1], in_features)
+        check_tensor("weight", weight, weight.shape, (torch.uint8,))
+        check_groups("scales", scales, rows, in_features, group_size)
+    _check_mix(router, in_scales, out_scales, len(parts), in_features, rows)
+    check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
     name = choose("signs", x.device.type, x.dtype, backend)
     if tiled and name == "torch":
         weight, scales = _untile(weight, scales, parts or [rows], in_features)
@@ -107,6 +120,36 @@ def _out_features(
     if given is not None and given != rows:
         raise ShapeError("out_features is not the number of rows of the weight", found=given, allowed=rows)
     return rows
+
+
+def _check_mix(
+    router: Tensor | None,
+    in_scales: Tensor | None,
+    out_scales: Tensor | None,
+    segments: int,
+    in_features: int,
+    out_features: int,
+) -> None:
+    """Raise a typed error unless router, input and output scales are those of E experts."""
+    if in_scales is None or out_scales is None:
+        alone = {"router": router, "in_scales": in_scales, "out_scales": out_scales}
+        found = [name for name, tensor in alone.items() if tensor is not None]
+        if found:
+            raise FormatError(
+                "in_scales and out_scales belong together, and a router to both",
+                found=", ".join(found),
+                allowed="in_scales and out_scales, or neither",
+            )
+        return
+    experts = out_scales.shape[0] if out_scales.dim() else 0
+    per_segment: tuple[int, ...] = (experts, in_features)
+    if segments > 1 or in_scales.dim() == 3:
+        per_segment = (max(segments, 1), *per_segment)
+    check_tensor("in_scales", in_scales, per_segment)
+    check_tensor("out_scales", out_scales, (experts, out_features))
+    if experts < 1 or (router is None and experts > 1):
+        raise FormatError("experts need a router", found=f"{experts} without", allowed="a router for E >= 2")
+    check_tensor("router", router, per_segment)
 
 
 def _slices(segments: Sequence[int]) -> Iterator[tuple[slice, slice]]:
@@ -164,9 +207,9 @@ def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     dx = torch.zeros_like(x)
     for index, (rows, _) in enumerate(_slices(sizes)):
         part_scales = None if scales is None else scales[rows]
-        signs = Signs(weight[rows], in_features, part_scales, group).dequantize()
+        signs = Signs(weight[rows], in_features, part_scales, group)
         if in_scales is None:
-            dx += dy[:, rows] @ signs
+            dx += _gradients.times_weight(dy[:, rows], signs, signs._expand)
             continue
         mix_in = in_scales.reshape(-1, *in_scales.shape[-2:])[index].float()
         mix_out = out_scales[:, rows].float()
@@ -175,11 +218,11 @@ def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
         else:
             part_router = router.reshape(-1, *router.shape[-2:])[index].float()
             gates = torch.softmax(x @ part_router.T, dim=-1)
-        dz = (dy[:, rows] * (gates @ mix_out)) @ signs
+        dz = _gradients.times_weight(dy[:, rows] * (gates @ mix_out), signs, signs._expand)
         dx += dz * (gates @ mix_in)
         if router is None:
             continue
-        u = prepare_activations(x * (gates @ mix_in), PRECISIONS[code]) @ signs.T
+        u = signs._sign_product(prepare_activations(x * (gates @ mix_in), PRECISIONS[code]))
         dgates = (dy[:, rows] * u) @ mix_out.T + (dz * x) @ mix_in.T
         dx += (gates * (dgates - (gates * dgates).sum(dim=-1, keepdim=True))) @ part_router
     return dx
