@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
+from lowbit.formats import FORMATS
 from lowbit.modules import PackedModule, PlanesLinear, QuantizedLinear, TiedEmbedding
 from lowbit.report import size, table
 
@@ -19,8 +20,8 @@ class LayerExplanation:
         name, shape, scheme, bits_per_weight: as in the report of `replace_linear`.
         kernel: what computes it.
         backend: that the kernel belongs to; reason: why this one, and why not those before it.
-        precision: how activations are quantised: "fast", "high", "exact", or "A4" for 4-bit activations; "-"
-            for an embedding.
+        precision: how activations are quantised: "fast", "high", "exact", or "A4" for 4-bit activations;
+            "(float)" behind it where the kind of weight leaves them in float; "-" for an embedding.
         nbytes: of the packed tensors in memory; 0 for an embedding that reads those of another layer.
     """
 
@@ -111,4 +112,5 @@ def _precision(module: nn.Module) -> str:
         return "-"
     if isinstance(module, PlanesLinear) and module.activation_bits:
         return f"A{module.activation_bits}"
-    return module.precision
+    quantized = FORMATS[module.kind].quantized_precisions
+    return module.precision if module.precision in ("exact", *quantized) else f"{module.precision} (float)"

@@ -68,6 +68,18 @@ def test_load_state_dict_reports_what_is_wrong(layer: QuantizedLinear, x: Tensor
     assert torch.equal(layer(x), before)
 
 
+def test_a_part_that_is_wrong_leaves_the_whole_layer_as_it_was(layer: QuantizedLinear, x: Tensor) -> None:
+    before = layer(x)
+    state = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    with pytest.raises(RuntimeError, match="wrong shape of 'weight'"):
+        layer.load_state_dict(state | {"bias": torch.ones(70), "weight": state["weight"][:-1]})
+    assert torch.equal(layer(x), before)
+    other = {name: tensor * 0 if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    with pytest.raises(RuntimeError, match="size mismatch for bias"):
+        layer.load_state_dict(other | {"bias": torch.ones(71)})
+    assert torch.equal(layer(x), before)
+
+
 def test_deepcopy_and_pickle(layer: QuantizedLinear, x: Tensor) -> None:
     y = layer(x)
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):

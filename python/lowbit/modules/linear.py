@@ -75,7 +75,9 @@ class QuantizedLinear(PackedModule):
     def sharing_weight(self, bias: Tensor | None, name: str | None = None) -> QuantizedLinear:
         """A layer with a bias of its own around the same packed tensors (in memory once, until moved)."""
         twin = copy.copy(self)
-        twin._buffers = dict(self._buffers)
+        for attribute, value in vars(self).items():
+            if isinstance(value, (dict, set)):  # buffers, hooks, metadata: of each layer its own
+                setattr(twin, attribute, copy.copy(value))
         twin._parameters = {"bias": _as_parameter(bias)}
         twin.layer_name = name
         return twin

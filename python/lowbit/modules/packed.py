@@ -201,23 +201,28 @@ class PackedModule(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        """All of the module or, when any part of it is wrong, nothing."""
         names = self._packed_names
+        absent = [prefix + name for name in names if prefix + name not in state_dict]
+        given = {name: state_dict[prefix + name] for name in names} if not absent else {}
+        if given:
+            try:
+                packed_from_tensors(given, self.metadata, layer=prefix.rstrip(".") or self.layer_name)
+            except LowbitError as error:
+                error_msgs.append(str(error))
+                return
         rest = {k: v for k, v in state_dict.items() if k.removeprefix(prefix) not in names}
+        errors = len(error_msgs)
         with self._without_packed():
             super()._load_from_state_dict(
                 rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
             )
-        absent = [prefix + name for name in names if prefix + name not in state_dict]
         if absent:
             missing_keys.extend(absent if strict else [])
             return
-        device = self.device
-        given = {name: state_dict[prefix + name] for name in names}
-        try:
-            packed_from_tensors(given, self.metadata, layer=prefix.rstrip(".") or self.layer_name)
-        except LowbitError as error:
-            error_msgs.append(str(error))
+        if len(error_msgs) > errors:
             return
+        device = self.device
         if not local_metadata.get("assign_to_params_buffers", False):
             given = {name: tensor.clone() for name, tensor in given.items()}
         if device.type != "meta":
