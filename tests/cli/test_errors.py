@@ -75,6 +75,24 @@ def test_options_that_mean_nothing_for_the_scheme(run, tiny_model, tmp_path):
     fails(run(*arguments, "one_bit", "--override", "lm_head"), 2, "PATTERN=SCHEME")
 
 
+def test_a_scheme_given_twice_for_one_pattern(run, tiny_model, tmp_path):
+    arguments = (
+        "quantize",
+        tiny_model,
+        tmp_path / "out",
+        "--scheme",
+        "one_bit",
+        "--override",
+        "lm_head=one_bit",
+    )
+    fails(run(*arguments, "--head-scheme", "bipolar_int"), 2, "'lm_head' is given twice")
+    fails(run(*arguments, "--override", "lm_head=bipolar_int"), 2, "'lm_head' is given twice")
+
+
+def test_generate_checks_before_it_writes(run, tiny_model):
+    fails(run("generate", tiny_model, "--prompt", "the", "--top-p", 2), 1, "top_p")
+
+
 def test_bad_dtype(run, tiny_model):
     fails(run("eval", tiny_model, "--dtype", "int8"), 2, "unknown dtype 'int8'", "bfloat16")
 
@@ -112,6 +130,8 @@ def test_inspect_of_damaged_files(run, tiny_model, tmp_path):
         damaged.write_bytes(content)
         fails(run("inspect", damaged), 1, complaint)
     fails(run("inspect", tmp_path / "none"), 1, "nothing to inspect")
+    damaged.write_bytes(struct.pack("<Q", 2) + b"{}")
+    fails(run("inspect", damaged), 1, "no tensors")
 
 
 def test_inspect_of_an_unknown_format_version(run, packed_model, tmp_path):

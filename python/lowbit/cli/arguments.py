@@ -13,7 +13,9 @@ ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"Which mode
 DtypeOption = Annotated[
     str,
     typer.Option(
-        help=f"Of the floating-point weights and activations: {', '.join(DTYPES)}.", metavar="DTYPE"
+        help=f"Of the floating-point weights and activations: {', '.join(DTYPES)}. "
+        "A lowbit checkpoint keeps its own.",
+        metavar="DTYPE",
     ),
 ]
 

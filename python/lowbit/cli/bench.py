@@ -67,8 +67,7 @@ def bench(
                 models[label] = copy.deepcopy(loaded.model)
                 convert(models[label], item, step, skip=() if include_head else (HEAD,))
                 sources[label] = Path(scratch) / str(index)
-                lowbit.save_pretrained(models[label], sources[label])
-                loaded.tokenizer.save_pretrained(sources[label])
+                lowbit.save_pretrained(models[label], sources[label], tokenizer=loaded.tokenizer)
         with progress("Peak memory"):
             memory = {name: peak_memory(sources[name], dtype=dtype) for name in models}
     with progress("Decoding") as step:

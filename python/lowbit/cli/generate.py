@@ -30,13 +30,14 @@ def generate(
     from lowbit.generation import generate_text
 
     loaded = load_model(model, dtype)
+    started = False
 
     def write(text: str) -> None:
-        sys.stdout.write(text)
+        nonlocal started
+        sys.stdout.write(text if started else prompt + text)
         sys.stdout.flush()
+        started = True
 
-    if not json_output:
-        write(prompt)
     result = generate_text(
         loaded.model,
         loaded.tokenizer,

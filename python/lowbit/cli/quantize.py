@@ -47,9 +47,12 @@ def quantize(
 ) -> None:
     """Convert the linears of a model and save it, with its tokenizer, as a lowbit checkpoint."""
     chosen = parse_scheme(scheme, bits=bits, group_size=group_size)
-    overrides = dict(parse_override(text) for text in override or [])
-    if head_scheme is not None:
-        overrides[HEAD] = parse_scheme(head_scheme)
+    overrides = {} if head_scheme is None else {HEAD: parse_scheme(head_scheme)}
+    for text in override or []:
+        pattern, other = parse_override(text)
+        if pattern in overrides:
+            raise typer.BadParameter(f"the scheme of '{pattern}' is given twice")
+        overrides[pattern] = other
     patterns = list(skip or [])
     if not include_head and head_scheme is None:
         patterns.append(HEAD)
@@ -61,8 +64,7 @@ def quantize(
     with progress(f"Converting to {scheme_label(chosen)}") as step:
         report = convert(loaded.model, chosen, step, skip=patterns, overrides=overrides)
     with progress(f"Saving {output}"):
-        lowbit.save_pretrained(loaded.model, output)
-        loaded.tokenizer.save_pretrained(output)
+        lowbit.save_pretrained(loaded.model, output, tokenizer=loaded.tokenizer)
     seconds = time.perf_counter() - began
     written = sum(file.stat().st_size for file in output.glob("*.safetensors"))
     if json_output:
