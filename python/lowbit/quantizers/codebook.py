@@ -61,7 +61,7 @@ def quantize_channels(
     low_rank_out = low_rank_in = None
     rank = min(rank, out_features, in_features)
     if rank:
-        residual = channels - stored.float()[labels]
+        residual = stored.float()[labels].neg_().add_(channels)  # one matrix of their size, not two
         residual = residual if axis == 0 else residual.T
         low_rank_out, low_rank_in = (
             to_stored(f, scale_dtype, layer) for f in low_rank_factors(residual, rank)
@@ -100,9 +100,9 @@ def low_rank_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     eigenvalues, vectors = torch.linalg.eigh(gram)
     root = eigenvalues[-rank:].clamp_min(0).sqrt().sqrt()
     right = vectors[:, -rank:]
-    left = torch.cat([rows.double() @ right for _, rows in row_chunks(matrix)])
-    left = torch.where(root > 0, left / root, 0.0)
-    return left.float(), (right * root).T.float()
+    inverse = torch.where(root > 0, 1 / root, 0.0)
+    left = torch.cat([((rows.double() @ right) * inverse).float() for _, rows in row_chunks(matrix)])
+    return left, (right * root).T.float()
 
 
 def quantize_scalars(
