@@ -44,6 +44,21 @@ bool has_shape(const Tensor& tensor, std::initializer_list<int64_t> shape) {
   return true;
 }
 
+// One past the last byte of a tensor that is not empty.
+const char* end_of(const Tensor& tensor) {
+  int64_t last = 0;
+  for (int64_t i = 0; i < tensor.dim(); ++i) last += (tensor.size(i) - 1) * tensor.stride(i);
+  return tensor.bytes() + (last + 1) * element_size(c_dtype(tensor.dtype()));
+}
+
+// Whether rows of `out` lie on other rows of x. The kernels read and write many tokens pass by pass, so only
+// a row's own place is free by the time it is written.
+bool crosses(const Tensor& x, const Tensor& out) {
+  if (x.rows() == 0 || x.size(-1) == 0 || out.size(-1) == 0) return false;
+  if (x.bytes() == out.bytes() && x.row_stride() && x.row_stride() == out.row_stride()) return false;
+  return x.bytes() < end_of(out) && out.bytes() < end_of(x);
+}
+
 }  // namespace
 
 void check_torch(AOTITorchError error, const char* call) {
@@ -262,7 +277,7 @@ Input::Input(const Tensor& x) {
 }
 
 Result::Result(const Tensor& x, int64_t out_features, const Tensor& out) : out_(out) {
-  std::optional<int64_t> stride = out ? out.row_stride() : std::nullopt;
+  std::optional<int64_t> stride = out && !crosses(x, out) ? out.row_stride() : std::nullopt;
   if (!stride) {
     buffer_.reset(empty_rows(x, out_features, x.dtype()));
     stride = out_features;

@@ -150,7 +150,8 @@ class Input {
   lowbit_input view_;
 };
 
-// y: a new tensor, or the caller's `out`, through a contiguous copy where its strides need one.
+// y: a new tensor, or the caller's `out`, through a contiguous copy where its strides or an overlap with x
+// need one.
 class Result {
  public:
   // `out` is empty for the functional operator.

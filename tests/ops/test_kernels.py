@@ -195,3 +195,16 @@ def test_out_is_the_same(kind, m):
         for out in (torch.empty(m, 70), torch.empty(70, m).T, torch.empty(m, 99)[:, 3:73]):
             assert layer.operator("_out")(x, *arguments, out) is None
             assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("shift", [0, 1, -1])
+@pytest.mark.parametrize("kind", ["signs", "channel0"])
+def test_out_may_lie_on_x(kind, shift):
+    """Rows of `out` on the same or other rows of x, more tokens than are prepared at a time."""
+    layer = cases.make(kind, 256, 256)
+    rows = torch.randn(601, 256, generator=cases.generator(5))
+    x, out = (rows[max(-shift, 0) :][:600], rows[max(shift, 0) :][:600])
+    arguments = layer.arguments("exact")
+    expected = layer.native(x.clone(), "exact")
+    layer.operator("_out")(x, *arguments, out)
+    assert torch.equal(out, expected)
