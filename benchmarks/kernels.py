@@ -184,8 +184,9 @@ def check(entry: Entry, packed: PackedWeight, x: Tensor) -> None:
     """
     y = torch.empty(x.shape[0], packed.out_features, dtype=x.dtype)
     operator_call(packed, entry.precision, x, y)()
-    expected = packed.linear(x.float(), precision=entry.precision)
-    error = ((y - expected).norm() / expected.norm()).item()
+    some = torch.tensor([0, len(x) // 2, len(x) - 1]).unique()  # of many tokens, a few
+    expected = packed.linear(x[some].float(), precision=entry.precision)
+    error = ((y[some] - expected).norm() / expected.norm()).item()
     if not error < 5e-3:  # a bfloat16 result costs 1.7e-3
         raise BackendError(f"{entry.name}: wrong result of the kernel", found=f"relative error {error:.2e}")
 
@@ -237,8 +238,7 @@ def candidates(
         dense(FP32, x32)
     for entry in entries:
         packed = entry.make(n, k)
-        if tokens == 1:
-            check(entry, packed, x)
+        check(entry, packed, x)
         y = torch.empty(tokens, n, dtype=x.dtype)
         copies = copies_needed(packed.nbytes, cache)
         calls = [operator_call(_copy(packed), entry.precision, x, y) for _ in range(copies)]
