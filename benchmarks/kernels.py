@@ -411,11 +411,9 @@ def write(output: Path, stamp: dict[str, object], results: list[Result], claims:
 
     write_json(output / "kernels.json", {"environment": stamp, "results": results, "targets": claims})
     notes = (
-        "Microseconds per call, median (quartiles) over alternating rounds. Cold: copies of the weights "
-        "rotate past "
-        "the last-level cache. GB/s: everything a call reads and writes, cold; % of the read bandwidth that "
-        "`torch.sum` "
-        "reaches in the same run. Ratios above 1: faster than torch, rounds paired."
+        "Microseconds per call: median (quartiles) of alternating rounds. Cold: copies of the weights rotate "
+        "past the last-level cache. GB/s: everything a call reads and writes, cold; % of the read bandwidth "
+        "that `torch.sum` reaches in the same run. Ratios above 1: faster than torch, rounds paired."
     )
     parts = ("# Kernels", describe(stamp), disturbance(stamp), notes, tables(results))
     (output / "kernels.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")

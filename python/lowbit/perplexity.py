@@ -34,9 +34,10 @@ class Perplexity:
     def definition(self) -> str:
         """How the number was obtained, in one sentence."""
         content = f"BOS and {self.window - 1} tokens" if self.bos else f"{self.window} tokens"
+        windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
         return (
-            f"exp of the mean negative log-likelihood of {self.positions:,} tokens; {self.windows} windows "
-            f"of {content}, no overlap, every token of a window but its first scored"
+            f"exp of the mean negative log-likelihood of {self.positions:,} tokens; {windows} of {content}, "
+            "no overlap, every token of a window but its first scored"
         )
 
 

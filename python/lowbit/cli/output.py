@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,9 +74,6 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
 
 def quiet_libraries() -> None:
     """Silence transformers' own progress bars and warnings: this program reports in its own words."""
-    os.environ.setdefault(
-        "TQDM_DISABLE", "1"
-    )  # read when tqdm is imported; the GGUF reader has a bar of its own
     from transformers.utils import logging
 
     logging.disable_progress_bar()
