@@ -56,8 +56,9 @@ class TensorFile:
         return TensorSpec(tuple(part.get_shape()), dtype)
 
     def read(self, name: str) -> Tensor:
+        """A copy: one view of the mapped file would keep all of the file's pages resident with it."""
         tensor: Tensor = self._handle.get_tensor(name)
-        return tensor
+        return tensor.clone()
 
     def error(self, tensor: str, message: str, found: object, allowed: object) -> CheckpointError:
         return CheckpointError(f"'{self.file}', tensor '{tensor}': {message}", found=found, allowed=allowed)
