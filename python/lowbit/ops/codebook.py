@@ -11,7 +11,7 @@ from torch import Tensor
 from lowbit import backends
 from lowbit.errors import FormatError, ShapeError, ValueRangeError
 from lowbit.formats import CodebookChannel, CodebookScalar, CodebookVector
-from lowbit.ops import _gradients
+from lowbit.ops import _gradients, _registration
 from lowbit.ops._arguments import FLOAT_DTYPES, check_input, check_tensor, check_width, choose, precision_code
 
 
@@ -151,14 +151,9 @@ def _operator(variant: str, x: Tensor, backend: str | None) -> Any:
 
 def register() -> None:
     """Fakes and gradients of the native operators."""
-    for name, bias, fake, gradient in (
-        ("codebook_channel_linear", 5, _fake_channel, _gradient_channel),
-        ("codebook_scalar_linear", 6, _fake_rows, _gradient_scalar),
-        ("codebook_vector_linear", 4, _fake_rows, _gradient_vector),
-    ):
-        torch.library.register_fake(f"lowbit::{name}", fake)
-        torch.library.register_fake(f"lowbit::{name}_out", _fake_out)
-        _gradients.register(name, bias, gradient)
+    _registration.register("codebook_channel_linear", _fake_channel, 5, _gradient_channel)
+    _registration.register("codebook_scalar_linear", _fake_rows, 6, _gradient_scalar)
+    _registration.register("codebook_vector_linear", _fake_rows, 4, _gradient_vector)
 
 
 def _fake_channel(x: Tensor, *args: Any) -> Tensor:
@@ -168,10 +163,6 @@ def _fake_channel(x: Tensor, *args: Any) -> Tensor:
 
 def _fake_rows(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
     return x.new_empty(*x.shape[:-1], weight.shape[1])
-
-
-def _fake_out(*args: Any) -> None:
-    """Writes its last argument; nothing to infer."""
 
 
 def _gradient_channel(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:

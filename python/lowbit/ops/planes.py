@@ -12,7 +12,7 @@ from lowbit import backends
 from lowbit.backends.cpu import tile_bits, tile_scales, untile_bits, untile_scales
 from lowbit.errors import ShapeError, ValueRangeError
 from lowbit.formats import Planes
-from lowbit.ops import _gradients
+from lowbit.ops import _gradients, _registration
 from lowbit.ops._arguments import (
     FLOAT_DTYPES,
     check_groups,
@@ -120,18 +120,12 @@ def _untile(
 
 def register() -> None:
     """Fakes and gradients of the native operator."""
-    torch.library.register_fake("lowbit::planes_linear", _fake)
-    torch.library.register_fake("lowbit::planes_linear_out", _fake_out)
-    _gradients.register("planes_linear", 4, _gradient)
+    _registration.register("planes_linear", _fake, 4, _gradient)
 
 
 def _fake(x: Tensor, *args: Any) -> Tensor:
     out_features = args[5]
     return x.new_empty(*x.shape[:-1], out_features)
-
-
-def _fake_out(*args: Any) -> None:
-    """Writes its last argument; nothing to infer."""
 
 
 def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:

@@ -1,0 +1,33 @@
+"""What torch must know of a native operator besides its kernel: shapes without data, and the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowbit.ops import _gradients
+
+
+def register(
+    name: str,
+    fake: Callable[..., Tensor],
+    bias: int,
+    gradient: Callable[[Tensor, Tensor, Sequence[Any]], Tensor],
+) -> None:
+    """Registers fakes of lowbit::<name> and its `_out` twin, and the gradient of lowbit::<name>.
+
+    Args:
+        name: the operator.
+        fake: the operator's arguments -> a result of the right shape and dtype, without data.
+        bias, gradient: see `_gradients.register`.
+    """
+    torch.library.register_fake(f"lowbit::{name}", fake)
+    torch.library.register_fake(f"lowbit::{name}_out", _fake_out)
+    _gradients.register(name, bias, gradient)
+
+
+def _fake_out(*args: Any) -> None:
+    """Writes its last argument; nothing to infer."""
