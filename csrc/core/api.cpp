@@ -19,6 +19,9 @@ void lowbit_set_num_threads(int32_t threads) {
 int32_t lowbit_get_num_threads(void) {
   return lowbit::get_num_threads();
 }
+void lowbit_set_parallel_for(lowbit_parallel_for host) {
+  lowbit::set_host_parallel_for(host);
+}
 
 int32_t lowbit_isa_available(lowbit_isa isa) {
   return lowbit::isa_available(isa) ? 1 : 0;

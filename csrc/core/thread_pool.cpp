@@ -161,9 +161,15 @@ class ThreadPool {
 // the child, so the child forgets it (a few hundred bytes) and makes its own.
 std::atomic<ThreadPool*> pool{nullptr};
 
+// A host's threads do not survive a fork either, and unlike ours its pool may never notice.
+std::atomic<bool> in_forked_child{false};
+
 struct Lifetime {
   Lifetime() {
-    pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); });
+    pthread_atfork(nullptr, nullptr, [] {
+      pool.store(nullptr);
+      in_forked_child = true;
+    });
   }
   // Process exit or unloading: joins the workers, unless a thread of the host is still computing with them.
   ~Lifetime() {
@@ -190,12 +196,32 @@ int available_cores() {
 
 std::atomic<int> requested_threads{0};
 
+thread_local lowbit_parallel_for host_parallel_for = nullptr;
+
+// One chunk on a thread that is not ours: its floating point state is put back.
+void run_on_host(void* job, int32_t chunk) {
+  const Job& work = *static_cast<const Job*>(job);
+  const uint64_t before = fp_control();
+  if (before != work.fp_control) set_fp_control(work.fp_control);
+  work.run(chunk);
+  if (before != work.fp_control) set_fp_control(before);
+}
+
 }  // namespace
+
+void set_host_parallel_for(lowbit_parallel_for host) noexcept {
+  host_parallel_for = host;
+}
 
 void parallel_for(int64_t n, int num_threads, RangeTask task) noexcept {
   if (n <= 0) return;
   if (num_threads <= 0) num_threads = get_num_threads();
   const int threads = static_cast<int>(std::min<int64_t>(n, num_threads));
+  if (threads > 1 && host_parallel_for != nullptr && !in_forked_child) {
+    Job job{n, threads, fp_control(), &task};
+    host_parallel_for(threads, run_on_host, &job);
+    return;
+  }
   ThreadPool* const workers = threads > 1 ? current_pool() : nullptr;
   if (workers == nullptr || !workers->try_acquire()) {
     task(0, n, 0);

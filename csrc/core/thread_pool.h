@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/function_ref.h"
+#include "lowbit.h"
 
 namespace lowbit {
 
@@ -17,6 +18,9 @@ using RangeTask = FunctionRef<void(int64_t begin, int64_t end, int chunk)>;
 // inside a task, or when no thread can be created, the caller runs everything itself as task(0, n, 0):
 // results must therefore not depend on the cut. Works again in the child of a fork.
 void parallel_for(int64_t n, int num_threads, RangeTask task) noexcept;
+
+// Runs the calling thread's next loops on a host's threads instead; null: on the pool's own.
+void set_host_parallel_for(lowbit_parallel_for host) noexcept;
 
 // Default thread count of the process; 0 restores one per core this process may run on.
 void set_num_threads(int threads) noexcept;

@@ -26,7 +26,8 @@ typedef enum lowbit_status {
   LOWBIT_OK = 0,
   LOWBIT_INVALID_ARGUMENT = 1,
   LOWBIT_UNSUPPORTED = 2,
-  LOWBIT_OUT_OF_MEMORY = 3
+  LOWBIT_OUT_OF_MEMORY = 3,
+  LOWBIT_DEVICE_FAILED = 4 /* a GPU refused a launch or reported an error */
 } lowbit_status;
 
 typedef enum lowbit_dtype { LOWBIT_F32 = 0, LOWBIT_F16 = 1, LOWBIT_BF16 = 2 } lowbit_dtype;
@@ -159,6 +160,13 @@ LOWBIT_API const char* lowbit_last_error(void);
 /* Threads used by the next calls from any thread; 0 = one per available core. */
 LOWBIT_API void lowbit_set_num_threads(int32_t threads);
 LOWBIT_API int32_t lowbit_get_num_threads(void);
+
+/* A host with threads of its own lends them: it calls body(context, chunk) once for every chunk of [0,
+ * chunks), side by side where it can, and returns when all have returned. Two pools on the same cores would
+ * take them from each other. Holds for the next calls of the calling thread; NULL: lowbit's own threads. */
+typedef void (*lowbit_parallel_for)(int32_t chunks, void (*body)(void* context, int32_t chunk),
+                                    void* context);
+LOWBIT_API void lowbit_set_parallel_for(lowbit_parallel_for host);
 
 /* Instruction set the kernels run with: the best of this machine, or LOWBIT_CPU_ISA of the environment
  * (scalar, avx2, avxvnni, avx512, neon) read at first use. Forcing one the machine lacks is an error. */

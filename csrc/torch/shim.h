@@ -62,6 +62,8 @@ AOTITorchError torch_list_size(StableListHandle list, size_t* size);
 AOTITorchError torch_list_get_item(StableListHandle list, size_t index, StableIValue* element);
 AOTITorchError torch_delete_list(StableListHandle list);
 AOTITorchError torch_get_num_threads(uint32_t* threads);
+AOTITorchError torch_parallel_for(int64_t begin, int64_t end, int64_t grain_size,
+                                  void (*body)(int64_t begin, int64_t end, void* context), void* context);
 
 }  // extern "C"
 

@@ -294,10 +294,30 @@ void Result::finish(StableIValue* stack) {
   }
 }
 
+namespace {
+
+struct Loop {
+  void (*body)(void* context, int32_t chunk);
+  void* context;
+};
+
+// torch's workers spin for a while after each of its own operators; a second pool would wait for their cores.
+void torch_threads(int32_t chunks, void (*body)(void* context, int32_t chunk), void* context) {
+  Loop loop{body, context};
+  constexpr auto run = [](int64_t begin, int64_t end, void* opaque) {
+    const Loop& work = *static_cast<const Loop*>(opaque);
+    for (int64_t chunk = begin; chunk < end; ++chunk) work.body(work.context, static_cast<int32_t>(chunk));
+  };
+  check_torch(torch_parallel_for(0, chunks, 1, run, &loop), "parallel_for");
+}
+
+}  // namespace
+
 void follow_torch_threads() {
   uint32_t threads = 1;
   check_torch(torch_get_num_threads(&threads), "get_num_threads");
   lowbit_set_num_threads(static_cast<int32_t>(threads));
+  lowbit_set_parallel_for(torch_threads);
 }
 
 }  // namespace lowbit::torch_ops

@@ -166,7 +166,7 @@ class Result {
   lowbit_output view_;
 };
 
-// Lets the kernels use as many threads as torch would; called before each of them.
+// Lets the kernels run on the threads torch would use; called before each of them.
 void follow_torch_threads();
 
 // Computes y after all other checks: call(x, bias, y) runs the kernel. `out` is the last argument of an _out

@@ -6,6 +6,7 @@ import json
 import sys
 
 import decode
+import decode_floor
 import demo
 import kernels
 import lowbit
@@ -102,6 +103,30 @@ def test_decode_harness(tmp_path, tiny_model, monkeypatch, capsys):  # noqa: F81
     assert "A note." in text
     assert "| 1 bit |" in text
     Image.open(tmp_path / "x.png").verify()
+
+
+def test_decode_floor(tmp_path, tiny_model, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(decode_floor, "read_bandwidth", lambda rounds: 10.0)
+    arguments = [str(tiny_model), "--new-tokens", "3", "--rounds", "2", "--output", str(tmp_path)]
+    assert decode_floor.main([*arguments, "--scheme", "one_bit"]) == 0
+    floor = json.loads((tmp_path / "decode_floor.json").read_text())["decode_floor"]
+    assert floor["reading"] == pytest.approx(floor["weight_bytes"] / 10e6)
+    assert floor["floor"] == pytest.approx(floor["loop"] + floor["reading"])
+    assert floor["times_faster"] == pytest.approx(floor["original"] / floor["low_bit"])
+    assert "loop alone" in (tmp_path / "decode_floor.md").read_text()
+    assert decode_floor.main([str(tmp_path / "nothing")]) == 1
+    assert "error:" in capsys.readouterr().err
+
+
+def test_the_loop_alone_has_no_linears(tiny_model):  # noqa: F811
+    model = decode_floor.load(str(tiny_model)).model
+    bare = decode_floor.without_linears(model)
+    assert not any(isinstance(module, torch.nn.Linear) for module in bare.modules())
+    assert any(isinstance(module, torch.nn.Linear) for module in model.modules())
+    ids = torch.tensor([[1, 5, 6]])
+    logits = bare(ids).logits
+    assert logits.shape == model(ids).logits.shape
+    assert not logits.any()
 
 
 def test_the_demo_packs_everything_and_keeps_its_promise():

@@ -121,6 +121,42 @@ void survives_fork() {
   EXPECT(covers(100, 2));
 }
 
+std::atomic<int> host_loops{0};
+
+void host_threads(int32_t chunks, void (*body)(void* context, int32_t chunk), void* context) {
+  ++host_loops;
+  std::vector<std::thread> threads;
+  for (int32_t chunk = chunks - 1; chunk >= 0; --chunk) threads.emplace_back(body, context, chunk);
+  for (std::thread& thread : threads) thread.join();
+}
+
+// Loops of this thread alone run on the host's threads, which round like the caller; a forked child, where
+// the host's threads do not exist, runs them on its own.
+void host_lends_threads() {
+  lowbit_set_parallel_for(host_threads);
+  EXPECT(covers(100, 3) && host_loops == 1);
+  EXPECT(covers(100, 1) && host_loops == 1);
+  std::thread([] { EXPECT(covers(100, 3) && host_loops == 1); }).join();
+#if defined(__x86_64__)
+  const uint64_t before = lowbit::fp_control();
+  _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
+  std::atomic<int> flushing{0};
+  lowbit::parallel_for(
+      2, 2, [&](int64_t, int64_t, int) { flushing += _MM_GET_FLUSH_ZERO_MODE() == _MM_FLUSH_ZERO_ON; });
+  lowbit::set_fp_control(before);
+  EXPECT(flushing == 2);
+#endif
+  host_loops = 0;
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    std::exit(covers(100, 2) && host_loops == 0 ? 0 : 1);
+  }
+  EXPECT(exit_status(child) == 0);
+  lowbit_set_parallel_for(nullptr);
+  EXPECT(covers(100, 3) && host_loops == 0);
+}
+
 void workers_round_like_the_caller() {
 #if defined(__x86_64__)
   const uint64_t before = lowbit::fp_control();
@@ -197,6 +233,7 @@ int main() {
   workers_run();
   concurrent_callers();
   survives_fork();
+  host_lends_threads();
   workers_round_like_the_caller();
   scratch_memory();
   std::printf("%d failures\n", failures);

@@ -50,6 +50,7 @@ class Layer:
 
     def operator(self, suffix: str = "") -> Callable[..., Any]:
         """torch.ops.lowbit.<kind>_linear<suffix>."""
+        backends.availability()  # loads the operators
         return getattr(torch.ops.lowbit, f"{self.packed.kind}_linear{suffix}").default
 
     def arguments(

@@ -154,3 +154,21 @@ def test_errors_are_typed():
     scales = np.ones((2, 1, 64), np.float32)
     with pytest.raises(FormatError, match="active"):
         _native.planes_linear(x, tiles, N, scales, active_bits=2)
+
+
+def test_forked_process_computes():
+    """torch's own threads do not survive a fork; a product in the child must not wait for them."""
+    script = """
+import os, signal, torch, lowbit
+torch.set_num_threads(2)
+x, packed = torch.randn(3, 256), torch.randint(0, 256, (2, 300, 32), dtype=torch.uint8)
+scales = torch.rand(300, 1)
+expected = lowbit.ops.planes_linear(x, packed, scales)
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    same = torch.equal(lowbit.ops.planes_linear(x, packed, scales), expected)
+    os._exit(0 if same else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == 0

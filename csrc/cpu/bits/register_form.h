@@ -99,6 +99,7 @@ struct RegisterForm {
     const int8_t* x[kColumns];
     for (int c = 0; c < kColumns; ++c) x[c] = codes + c * column_stride;
     const uint8_t* lowest = bits + (kPlanes - 1) * plane_stride;
+    const int64_t ahead = prefetch_distance(kPlanes, plane_stride);
     for (int64_t block = 0; block < blocks; ++block) {
 #pragma GCC unroll 4
       for (int row = 0; row < kRows; row += kShared) {
@@ -108,7 +109,7 @@ struct RegisterForm {
         I32 w[kShared][kWidth];
 #pragma GCC unroll 4
         for (int r = 0; r < kShared; ++r) {
-          gather_codes<Isa, kWidth, kPlanes>(lowest + (row + r) * Isa::kLanes * 4, plane_stride, w[r]);
+          gather_codes<Isa, kWidth, kPlanes>(lowest + (row + r) * Isa::kLanes * 4, plane_stride, ahead, w[r]);
         }
         nibble<0>(w, x, sum + row);
         if constexpr (kNibbles == 2) {
