@@ -1,6 +1,8 @@
-"""k-means in plain torch: k-means++ seeding, then Lloyd iterations; deterministic for a given seed."""
+"""k-means of channels and vectors by scikit-learn, and its two steps for the alternating refinements."""
 
 from __future__ import annotations
+
+import warnings
 
 import torch
 from torch import Tensor
@@ -29,29 +31,19 @@ def cluster_means(points: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
 def kmeans(points: Tensor, clusters: int, *, iterations: int, sample: int, seed: int = 0) -> Tensor:
     """Centroids [clusters, D] of float32 points [P, D], learnt from at most `sample` of them.
 
-    Stops early when no label changes. Fewer distinct points than clusters leave equal centroids.
+    Fewer distinct points than clusters leave equal centroids.
     """
-    generator = torch.Generator().manual_seed(seed)
+    from sklearn.cluster import KMeans  # a second to import: only for those who quantise
+    from sklearn.exceptions import ConvergenceWarning
+
     if len(points) > sample:
+        generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(points), generator=generator)[:sample]
         points = points[chosen.to(points.device)]
-    centroids = _seed(points, clusters, generator)
-    labels = nearest_centroids(points, centroids)
-    for _ in range(iterations):
-        centroids = cluster_means(points, labels, centroids)
-        previous, labels = labels, nearest_centroids(points, centroids)
-        if torch.equal(previous, labels):
-            break
-    return centroids
-
-
-def _seed(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++: each centroid is a point drawn in proportion to its squared distance to those before."""
-    draws = torch.rand(clusters, generator=generator, dtype=torch.float64).to(points.device)
-    chosen = [int(draws[0] * len(points))]
-    distances = torch.full((len(points),), torch.inf, device=points.device)
-    for draw in draws[1:]:
-        distances = torch.minimum(distances, (points - points[chosen[-1]]).square().sum(-1))
-        reach = distances.double().cumsum(0)
-        chosen.append(min(int(torch.searchsorted(reach, draw * reach[-1], right=True)), len(points) - 1))
-    return points[chosen]
+    if len(points) <= clusters:
+        return points[torch.arange(clusters, device=points.device).remainder(len(points))]
+    fit = KMeans(clusters, n_init=1, max_iter=iterations, tol=0.0, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of equal points
+        fit.fit(points.cpu().numpy())
+    return torch.from_numpy(fit.cluster_centers_).to(points)
