@@ -16,6 +16,10 @@ namespace {
 constexpr int64_t kPassBytes = int64_t{512} << 10;
 constexpr int64_t kPassTokens = 64;
 
+// Waking another thread costs a few microseconds, and tens where another process wants its core: as long as
+// a thread needs for this many bytes of bits.
+constexpr int64_t kThreadBytes = int64_t{64} << 10;
+
 int64_t row_tiles(const lowbit_signs& segment) {
   return (segment.bits.out_features + LOWBIT_TILE_ROWS - 1) / LOWBIT_TILE_ROWS;
 }
@@ -58,12 +62,15 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
 
   int64_t tiles = 0;
   for (int32_t s = 0; s < num_segments; ++s) tiles += row_tiles(segments[s]);
+  const int64_t tile_bytes = active_planes * LOWBIT_TILE_ROWS * ((x.cols + 7) / 8);
   const int64_t pass = std::max(kPassTokens, kPassBytes / prologue.bytes_per_token());
 
   for (int64_t first = 0; first < x.rows; first += pass) {
     if (const lowbit_status bad = prologue.run(x, first, std::min(first + pass, x.rows))) return bad;
+    const int64_t work = tiles * tile_bytes * std::min(pass, x.rows - first);
+    const int64_t threads = std::clamp<int64_t>(work / kThreadBytes, 1, get_num_threads());
     // The tiles of all segments in one loop: a small segment must not leave threads idle.
-    parallel_for(tiles, 0, [&](int64_t begin, int64_t end, int) {
+    parallel_for(tiles, static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
       int64_t column = 0, tile = 0;  // where the segment starts in y and among all tiles
       for (int32_t s = 0; s < num_segments && tile < end; ++s) {
         const int64_t from = std::max<int64_t>(begin - tile, 0);

@@ -32,6 +32,19 @@ group_sizes = st.sampled_from((-1, 32, 64, 128, 160))
     bias=st.booleans(),
     threads=st.integers(1, 3),
 )
+@example(  # enough work for three threads
+    n=1501,
+    k=1100,
+    m=3,
+    seed=1,
+    precision="fast",
+    dtype=torch.float32,
+    scale_dtype=torch.float16,
+    strides="contiguous",
+    group_size=64,
+    bias=True,
+    threads=3,
+)
 def test_error_bound(kind, n, k, m, seed, precision, dtype, scale_dtype, strides, group_size, bias, threads):
     layer = cases.make(kind, n, k, seed, group_size=group_size, scale_dtype=scale_dtype, bias=bias)
     x = cases.activations(m, k, dtype, seed, strides)
