@@ -25,6 +25,8 @@ from lowbit.formats.base import group_count
 from lowbit.formats.codebook import label_dtype
 from torch import Tensor
 
+backends.availability()  # loads the operators
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 KINDS = ("signs", "onebit", "mos", "planes", "channel0", "channel1", "scalar", "outliers", "vector")
 # 1, odd, prime, around a byte, a block of 32, a tile of 64 rows and a group of 128.
@@ -50,7 +52,6 @@ class Layer:
 
     def operator(self, suffix: str = "") -> Callable[..., Any]:
         """torch.ops.lowbit.<kind>_linear<suffix>."""
-        backends.availability()  # loads the operators
         return getattr(torch.ops.lowbit, f"{self.packed.kind}_linear{suffix}").default
 
     def arguments(
