@@ -1,14 +1,20 @@
 # make demo   a real language model, binarised and generated from, beside the original
 # make test   every check: format, lint, types, tests
-# Both prepare .venv and build the package first; both work in a fresh clone with Python, pip and g++.
+# make cuda-report   what the compiled GPU kernels are made of, and the time they are estimated to take
+# All prepare .venv and build the package first; both work in a fresh clone with Python, pip and g++.
 
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cpp' -o -name '*.c')
+CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cpp' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
 PY := setup.py python tests benchmarks
 
-.PHONY: demo test build bench lint format clean
+# The GPU kernels are built for the emulated device as well, and a warning or a register spill is an error.
+export CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=ON -DLOWBIT_BUILD_EMULATED=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
+# The demo runs on the CPU: it does not wait for the GPU kernels' compilers.
+demo: CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=OFF -DLOWBIT_BUILD_EMULATED=OFF
+
+.PHONY: demo test build bench cuda-report lint format clean
 
 demo: build
 	$(BIN)/python benchmarks/demo.py
@@ -18,6 +24,9 @@ test: build lint
 
 bench: build
 	$(BIN)/python -m pytest benchmarks/test_kernels.py --benchmark-columns=min,median,iqr,rounds
+
+cuda-report: build
+	PYTHONPATH=benchmarks $(BIN)/python -m cuda_report
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check $(PY)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,17 @@ def find_compiler() -> tuple[str | None, str]:
         if shutil.which(name):
             return name, ""
     return None, "no C++ compiler found (looked for c++, g++, clang++; CXX is not set)"
+
+
+def find_nvcc() -> str | None:
+    """The nvcc to use, if any: CUDACXX, else the pip package beside this interpreter, else the one on PATH.
+
+    Whether it will do is for CMake to say (cmake/FindNvcc.cmake); without one the GPU kernels are left out.
+    """
+    if "CUDACXX" in os.environ:
+        return os.environ["CUDACXX"]
+    packaged = sorted(Path(sysconfig.get_path("purelib"), "nvidia").glob("cu*/bin/nvcc"))
+    return str(packaged[-1]) if packaged else shutil.which("nvcc")
 
 
 COMPILER, WHY_NOT = find_compiler()
@@ -97,11 +109,12 @@ class BuildNative(Command):
             "-DLOWBIT_BUILD_PYTHON=ON",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         try:
             self._call(configure)
-            jobs = [] if self.parallel is None else [f"-j{self.parallel}"]
-            self._call(["cmake", "--build", str(BUILD), *jobs])
+            # ninja would run more jobs than there are cores; one of nvcc takes hundreds of megabytes.
+            self._call(["cmake", "--build", str(BUILD), f"-j{self.parallel or os.cpu_count()}"])
             self._call(["cmake", "--install", str(BUILD)])
         except (OSError, subprocess.CalledProcessError) as error:
             raise SystemExit(
@@ -115,6 +128,7 @@ class BuildNative(Command):
             "compiler": version.stdout.splitlines()[0],
             "machine": platform.machine(),
             "python": sysconfig.get_config_var("SOABI"),
+            "cuda": (BUILD / "cuda_status.txt").read_text(),
         }
 
     @staticmethod
@@ -125,7 +139,9 @@ class BuildNative(Command):
         # The build requirements' own programs, wherever pip put them, before any of the system.
         path = os.pathsep.join([cmake.CMAKE_BIN_DIR, ninja.BIN_DIR, os.environ.get("PATH", "")])
         print("lowbit:", " ".join(command), flush=True)
-        subprocess.run(command, check=True, env={**os.environ, "PATH": path})
+        nvcc = find_nvcc()
+        environment = {**os.environ, "PATH": path} | ({"CUDACXX": nvcc} if nvcc else {})
+        subprocess.run(command, check=True, env=environment)
 
     # The protocol of setuptools' sub-commands: which files come from here, and to where.
     def get_source_files(self) -> list[str]:

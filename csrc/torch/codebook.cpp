@@ -1,4 +1,5 @@
 // lowbit::codebook_{channel,scalar,vector}_linear: check and unpack the arguments, then call the C function.
+#include "torch/channel.h"
 #include "torch/operators.h"
 #include "torch/tensor.h"
 
@@ -7,68 +8,22 @@ namespace {
 
 constexpr int64_t kVectorEntries = 256;
 
-int32_t label_bytes(const Checker& check, const Tensor& labels) {
-  switch (labels.dtype()) {
-    case Dtype::kU8:
-      return 1;
-    case Dtype::kU16:
-      return 2;
-    case Dtype::kI32:
-      return 4;
-    default:
-      check.fail("labels must be uint8, uint16 or int32; found " + labels.describe());
-  }
-}
-
 }  // namespace
 
 template <bool kOut>
 void codebook_channel_linear(StableIValue* stack, uint64_t, uint64_t) {
-  Arguments args(stack);
-  const Tensor x = args.tensor();
-  const Tensor weight = args.tensor();
-  const Tensor labels = args.tensor();
-  const Tensor low_rank_out = args.optional_tensor();
-  const Tensor low_rank_in = args.optional_tensor();
-  const Tensor bias = args.optional_tensor();
-  const int64_t in_features = args.integer();
-  const int64_t out_features = args.integer();
-  const int64_t axis = args.integer();
-  const int64_t precision_number = args.integer();
-  const Tensor out = kOut ? args.tensor() : Tensor();
-
   const Checker check("codebook_channel_linear");
-  check.expect_input(x, in_features);
-  check.require(axis == 0 || axis == 1, "axis must be 0 (output channels) or 1 (input channels)");
-  check.require(weight.dim() == 2, "weight must have two dimensions");
-  lowbit_codebook_channel channel{};
-  channel.out_features = out_features;
-  channel.in_features = in_features;
-  channel.axis = static_cast<int32_t>(axis);
-  channel.clusters = weight.size(axis);
-  if (axis == 0) {
-    check.expect_float(weight, "weight", {channel.clusters, in_features});
-  } else {
-    check.expect_float(weight, "weight", {out_features, channel.clusters});
-  }
-  channel.dtype = c_dtype(weight.dtype());
-  channel.weight = weight.data();
-  channel.label_bytes = label_bytes(check, labels);
-  check.expect(labels, "labels", labels.dtype(), {axis == 0 ? out_features : in_features});
-  channel.labels = labels.data();
-  check.require(bool(low_rank_out) == bool(low_rank_in), "low_rank_out and low_rank_in belong together");
-  if (low_rank_out) {
-    check.require(low_rank_in.dim() == 2, "low_rank_in must have two dimensions");
-    channel.rank = low_rank_in.size(0);
-    check.expect(low_rank_out, "low_rank_out", weight.dtype(), {out_features, channel.rank});
-    check.expect(low_rank_in, "low_rank_in", weight.dtype(), {channel.rank, in_features});
-    channel.low_rank_out = low_rank_out.data();
-    channel.low_rank_in = low_rank_in.data();
-  }
-  const lowbit_precision precision = check.precision(precision_number);
-  compute(check, args, x, bias, out, out_features, [&](auto* input, auto* bias_view, auto* y) {
-    return lowbit_codebook_channel_linear(&channel, input, bias_view, precision, y);
-  });
+  Arguments args(stack);
+  const Channel all(check, args, kOut);
+  lowbit_codebook_channel channel = all.describe(check);
+  channel.label_bytes = label_bytes(check, all.labels);
+  check.expect(all.labels, "labels", all.labels.dtype(),
+               {all.axis == 0 ? all.out_features : all.in_features});
+  channel.labels = all.labels.data();
+  compute(check, args, all.x, all.bias, all.out, all.out_features,
+          [&](auto* input, auto* bias_view, auto* y) {
+            return lowbit_codebook_channel_linear(&channel, input, bias_view, all.precision, y);
+          });
 }
 
 template <bool kOut>

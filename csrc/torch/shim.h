@@ -28,8 +28,8 @@ using BoxedKernel = void (*)(StableIValue* stack, uint64_t num_inputs, uint64_t 
 // Zero is success.
 using AOTITorchError = int32_t;
 
-AOTITorchError aoti_torch_library_init_def(const char* ns, const char* file, uint32_t line,
-                                           TorchLibraryHandle* result);
+AOTITorchError aoti_torch_library_init_fragment(const char* ns, const char* file, uint32_t line,
+                                                TorchLibraryHandle* result);
 AOTITorchError aoti_torch_library_init_impl(const char* ns, const char* dispatch_key, const char* file,
                                             uint32_t line, TorchLibraryHandle* result);
 AOTITorchError aoti_torch_library_def(TorchLibraryHandle library, const char* schema);
@@ -41,6 +41,7 @@ AOTITorchError aoti_torch_get_sizes(AtenTensorHandle tensor, int64_t** borrowed_
 AOTITorchError aoti_torch_get_strides(AtenTensorHandle tensor, int64_t** borrowed_strides);
 AOTITorchError aoti_torch_get_dtype(AtenTensorHandle tensor, int32_t* dtype);
 AOTITorchError aoti_torch_get_device_type(AtenTensorHandle tensor, int32_t* device_type);
+AOTITorchError aoti_torch_get_device_index(AtenTensorHandle tensor, int32_t* device_index);
 AOTITorchError aoti_torch_get_data_ptr(AtenTensorHandle tensor, void** borrowed_data);
 AOTITorchError aoti_torch_empty_strided(int64_t dim, const int64_t* sizes, const int64_t* strides,
                                         int32_t dtype, int32_t device_type, int32_t device_index,
@@ -48,7 +49,6 @@ AOTITorchError aoti_torch_empty_strided(int64_t dim, const int64_t* sizes, const
 AOTITorchError aoti_torch_copy_(AtenTensorHandle self, AtenTensorHandle src, int32_t non_blocking);
 AOTITorchError aoti_torch_delete_tensor_object(AtenTensorHandle tensor);
 
-int32_t aoti_torch_device_type_cpu();
 int32_t aoti_torch_dtype_float32();
 int32_t aoti_torch_dtype_float16();
 int32_t aoti_torch_dtype_bfloat16();

@@ -156,10 +156,14 @@ AtenTensorHandle empty_rows(const Tensor& like, int64_t last, Dtype dtype) {
     strides[i] = stride;
     stride *= sizes[i] > 0 ? sizes[i] : 1;
   }
+  int32_t device_type = 0;
+  int32_t device_index = 0;
+  aoti_torch_get_device_type(like.handle(), &device_type);
+  aoti_torch_get_device_index(like.handle(), &device_index);
   AtenTensorHandle handle = nullptr;
-  check_torch(aoti_torch_empty_strided(dim, sizes, strides, torch_code(dtype), aoti_torch_device_type_cpu(),
-                                       0, &handle),
-              "empty_strided");
+  check_torch(
+      aoti_torch_empty_strided(dim, sizes, strides, torch_code(dtype), device_type, device_index, &handle),
+      "empty_strided");
   return handle;
 }
 

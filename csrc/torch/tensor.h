@@ -80,7 +80,7 @@ class OwnedTensor {
   Tensor tensor_;
 };
 
-// A new contiguous CPU tensor [leading dimensions of `like` ..., last], for an OwnedTensor.
+// A new contiguous tensor [leading dimensions of `like` ..., last] on its device, for an OwnedTensor.
 AtenTensorHandle empty_rows(const Tensor& like, int64_t last, Dtype dtype);
 
 // Reads an operator's arguments in schema order. They belong to this object, which frees them when it dies.

@@ -49,6 +49,7 @@ class Info:
         lines = [
             f"lowbit {self.lowbit}, Python {self.python}, {packages}",
             f"build      {built}",
+            f"CUDA       {self.build.get('cuda', 'not built')}",
         ]
         if self.instruction_set is not None:
             others = ", ".join(self.instruction_sets)

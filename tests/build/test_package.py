@@ -100,8 +100,21 @@ def test_contents(native: Path) -> None:
         "ops/signs.py",
     } <= found
     assert any(re.fullmatch(r"_native\..*\.so", name) for name in found)
-    assert json.loads((package / "_build.json").read_text())["native"] is True
+    record = json.loads((package / "_build.json").read_text())
+    assert record["native"] is True
+    cuda = {"lib/liblowbit_cuda.so", "lib/_torch_cuda.so", "include/lowbit_cuda.h"}
+    assert found & cuda == (cuda if record["cuda"].startswith("nvcc ") else set())
     assert not any("test" in name for name in found)
+
+
+# Ours and torch's that each library needs. No CUDA library: its runtime is inside.
+NEEDED = {
+    "liblowbit": set(),
+    "liblowbit_cuda": set(),
+    "_native": {"liblowbit.so"},
+    "_torch_cpu": {"liblowbit.so", "libtorch_cpu.so"},
+    "_torch_cuda": {"liblowbit.so", "liblowbit_cuda.so", "libtorch_cpu.so", "libtorch_cuda.so"},
+}
 
 
 def test_libraries_depend_on_nothing_unstable(native: Path) -> None:
@@ -114,14 +127,16 @@ def test_libraries_depend_on_nothing_unstable(native: Path) -> None:
         dynamic = run("readelf", "-d", library)
         needed = set(re.findall(r"NEEDED.*\[(.*)\]", dynamic))
         assert not any(name.startswith(("libpython", "libc10")) for name in needed), library
-        assert ("libtorch_cpu.so" in needed) == (library.name == "_torch_cpu.so")
-        assert ("liblowbit.so" in needed) == (library.name != "liblowbit.so")
+        lowbit = {name for name in needed if "lowbit" in name or "torch" in name}
+        assert lowbit == NEEDED[library.name.split(".")[0]], library
+        assert not any("cuda" in name for name in needed - lowbit), library
         for path in re.findall(r"(?:RPATH|RUNPATH).*\[(.*)\]", dynamic):
             assert path.startswith("$ORIGIN"), library
         exported = {line.split()[-1] for line in symbols.splitlines() if " T " in line}
-        if library.name == "liblowbit.so":
+        if library.name.startswith("liblowbit"):
+            prefix = library.stem.removeprefix("lib") + "_"
             assert exported
-            assert all(name.startswith("lowbit_") for name in exported)
+            assert all(name.startswith(prefix) for name in exported)
 
 
 def test_wheel_runs(native: Path) -> None:
@@ -155,6 +170,24 @@ def test_one_version(native: Path) -> None:
     (declared,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     told = python(native, "from lowbit import _native; print(lowbit.__version__, _native.version())")
     assert told.split() == [declared, declared]
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [
+        ("release 12.4, V12.4.131", "is version 12.4.131; 12.8 or newer is needed"),
+        ("release 13.0, V13.0.88", "13.0.88 does not compile with this host compiler"),
+        ("", "does not run"),
+    ],
+)
+def test_nvcc_that_will_not_do(tmp_path: Path, version: str, status: str) -> None:
+    """The GPU kernels are left out, with the reason; the rest is configured as ever."""
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{version}" || exit 1\n')
+    nvcc.chmod(0o755)
+    environment = {**ENVIRONMENT, "CUDACXX": str(nvcc)}
+    run("cmake", "-S", ROOT, "-B", tmp_path / "build", "-G", "Ninja", env=environment)
+    assert (tmp_path / "build" / "cuda_status.txt").read_text() == f"{nvcc} {status}"
 
 
 @pytest.mark.slow

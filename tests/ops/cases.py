@@ -54,13 +54,16 @@ class Layer:
         """torch.ops.lowbit.<kind>_linear<suffix>."""
         return getattr(torch.ops.lowbit, f"{self.packed.kind}_linear{suffix}").default
 
+    def runtime(self, active_bits: int | None) -> dict[str, Tensor]:
+        """The packed tensors as the operator takes them."""
+        return backends.get("cpu").prepare(self.packed.tensors(), self.packed.metadata())
+
     def arguments(
         self, precision: str, activation_bits: int = 0, active_bits: int | None = None
     ) -> tuple[Any, ...]:
         """What follows x in the call of the operator."""
         packed, bias, code = self.packed, self.bias, PRECISIONS.index(precision)
-        runtime = backends.get("cpu").prepare(packed.tensors(), packed.metadata())
-        get = runtime.get
+        get = self.runtime(active_bits).get
         if isinstance(packed, Signs):
             tensors = [get(name) for name in ("weight", "scales", "router", "in_scales", "out_scales")]
             return (*tensors, bias, [], self.k, self.n, packed.group_size, code)
@@ -137,7 +140,7 @@ def flips(layer: Layer, x: Tensor, precision: str) -> Tensor:
     return (border * steps).sum(dim=-1, keepdim=True) * scale
 
 
-def check(layer: Layer, x: Tensor, y: Tensor, precision: str, **quantised: Any) -> None:
+def check(layer: Layer, x: Tensor, y: Tensor, precision: str, eps: float = 1e-5, **quantised: Any) -> None:
     """|y - ref| <= eps |z| |w| |output scale| + half an ulp of the output dtype, element by element."""
     assert y.shape == (*x.shape[:-1], layer.n)
     assert y.dtype == x.dtype
@@ -149,7 +152,7 @@ def check(layer: Layer, x: Tensor, y: Tensor, precision: str, **quantised: Any) 
         assert bool((excess <= 0).all()), f"excess {excess.max():.3e} at {precision}, {quantised}"
 
     # On its own quantised activations.
-    within(layer.specification(x, precision, **quantised), 1e-5 * norms + flips(layer, x, precision))
+    within(layer.specification(x, precision, **quantised), eps * norms + flips(layer, x, precision))
     if precision == "high" and not quantised.get("activation_bits"):
         within(layer.specification(x, "exact", active_bits=quantised.get("active_bits")), 1e-3 * norms)
 

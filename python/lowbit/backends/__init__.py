@@ -14,6 +14,7 @@ import torch
 
 from lowbit.backends.base import Availability, Backend, packed_format
 from lowbit.backends.cpu import CpuBackend
+from lowbit.backends.cuda import CudaBackend
 from lowbit.backends.torch import TorchBackend
 from lowbit.errors import BackendError
 
@@ -30,6 +31,7 @@ def register(backend: Backend) -> None:
     _REGISTERED[backend.name] = backend
 
 
+register(CudaBackend())
 register(CpuBackend())
 register(TorchBackend())
 

@@ -29,6 +29,8 @@ class Backend(Protocol):
     """
 
     name: str
+    # Whether `prepare` may choose a layout of which fewer bits than stored cannot be read.
+    packs_digits: bool
 
     def available(self) -> Availability:
         """Whether this machine and this installation can run the backend at all."""
@@ -38,8 +40,11 @@ class Backend(Protocol):
         """Whether it can run a layer of `kind` on `device` with activations of `dtype`."""
         ...
 
-    def prepare(self, tensors: Tensors, metadata: Metadata) -> Tensors:
-        """Canonical tensors to the backend's own layout, under the same names."""
+    def prepare(self, tensors: Tensors, metadata: Metadata, any_bits: bool = False) -> Tensors:
+        """Canonical tensors to the backend's own layout, under the same names.
+
+        With `any_bits` products may read any number of the first bits of a code, not all alone.
+        """
         ...
 
     def restore(self, tensors: Tensors, metadata: Metadata) -> Tensors:

@@ -68,6 +68,7 @@ class CpuBackend:
     """C++ kernels through torch operators; the instruction set is chosen at run time."""
 
     name = "cpu"
+    packs_digits = False
 
     def __init__(self) -> None:
         self._operators: dict[str, Callable[..., Tensor]] = {}
@@ -100,7 +101,7 @@ class CpuBackend:
             return Availability(False, f"this build has no {kind} kernels")
         return Availability(True, f"native kernels, {instruction_set()}")
 
-    def prepare(self, tensors: Tensors, metadata: Metadata) -> Tensors:
+    def prepare(self, tensors: Tensors, metadata: Metadata, any_bits: bool = False) -> Tensors:
         if metadata["kind"] not in TILED_KINDS:
             return dict(tensors)
         laid_out = dict(tensors) | {"weight": tile_bits(tensors["weight"])}

@@ -134,6 +134,7 @@ class TorchBackend:
     """Computes through the format classes; the tensors stay canonical."""
 
     name = "torch"
+    packs_digits = False
 
     def available(self) -> Availability:
         return Availability(True, f"torch {torch.__version__}")
@@ -141,7 +142,7 @@ class TorchBackend:
     def supports(self, kind: str, device: torch.device, dtype: torch.dtype) -> Availability:
         return Availability(True, "plain torch runs every layer")
 
-    def prepare(self, tensors: Tensors, metadata: Metadata) -> Tensors:
+    def prepare(self, tensors: Tensors, metadata: Metadata, any_bits: bool = False) -> Tensors:
         return dict(tensors)
 
     def restore(self, tensors: Tensors, metadata: Metadata) -> Tensors:

@@ -139,8 +139,8 @@ class PlanesLinear(QuantizedLinear):
     """Weights of 1 to 8 bits as bit planes.
 
     `active_bits` and `activation_bits` may change between calls: the first `active_bits` planes are a valid
-    weight of fewer bits, read from the same memory; `activation_bits` 1..8 quantises activations to that many
-    bits, 0 leaves them to `precision`.
+    weight of fewer bits, read from the same memory (a backend may have to lay the weight out anew the first
+    time); `activation_bits` 1..8 quantises activations to that many bits, 0 leaves them to `precision`.
     """
 
     _active_bits: int | None = None
@@ -163,6 +163,10 @@ class PlanesLinear(QuantizedLinear):
                 "unsupported active_bits", layer=self.layer_name, found=value, allowed=f"1..{self.bits}"
             )
         self._active_bits = value
+        if value is not None and value < self.bits and not self._any_bits:
+            self._any_bits = True
+            if backends.get(self._backend).packs_digits:
+                self._take(self.canonical_tensors())
 
     @property
     def activation_bits(self) -> int:

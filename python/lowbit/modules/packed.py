@@ -38,6 +38,8 @@ class PackedModule(nn.Module):
         DtypeError: `dtype` is not a floating dtype.
     """
 
+    _any_bits = False  # whether fewer bits than stored may be asked for
+
     def __init__(
         self,
         packed: PackedWeight,
@@ -133,7 +135,7 @@ class PackedModule(nn.Module):
         """Chooses the backend for these canonical tensors and keeps them in its layout."""
         choice = self._select(canonical["weight"].device, self.dtype)
         canonical = {name: tensor.contiguous() for name, tensor in canonical.items()}
-        laid_out = choice.backend.prepare(canonical, self.metadata)
+        laid_out = choice.backend.prepare(canonical, self.metadata, self._any_bits)
         self._adopt(choice)
         self._packed_names = tuple(laid_out)
         for name, tensor in laid_out.items():
@@ -154,7 +156,7 @@ class PackedModule(nn.Module):
         source = held if same_layout else self.canonical_tensors()
         moved = {name: _keep_dtype(fn, tensor) for name, tensor in source.items()}
         if not same_layout:
-            moved = choice.backend.prepare(moved, self.metadata)
+            moved = choice.backend.prepare(moved, self.metadata, self._any_bits)
         with self._without_packed():
             super()._apply(fn, recurse)
         self._buffers.update(moved)

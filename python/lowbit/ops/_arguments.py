@@ -15,7 +15,6 @@ from lowbit.formats.base import check_group_size, group_count
 
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 BLOCK_INPUTS = 32
-TILE_ROWS = 64
 SCALES = tuple(SCALE_DTYPES.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import torch
@@ -13,23 +13,24 @@ from torch import Tensor
 from lowbit._build import LIBRARIES, build_record
 
 LIBRARY = LIBRARIES / "_torch_cpu.so"
+CUDA_LIBRARY = LIBRARIES / "_torch_cuda.so"
 
-_lock = Lock()
-_loaded = False
-_failure: str | None = None
+_lock = RLock()
 
 
 def load() -> str | None:
     """Makes torch.ops.lowbit available, with fakes and gradients. Returns None, or why it cannot be had."""
-    global _loaded, _failure
-    if not _loaded:
-        with _lock:
-            if not _loaded:
-                _failure = _load()
-                _loaded = True
-    return _failure
+    with _lock:
+        return _load()
 
 
+def load_cuda() -> str | None:
+    """The same for tensors on NVIDIA GPUs, on top of `load`."""
+    with _lock:
+        return _load_cuda()
+
+
+@cache
 def _load() -> str | None:
     if not LIBRARY.exists():
         record = build_record()
@@ -42,6 +43,27 @@ def _load() -> str | None:
 
     for module in (signs, planes, codebook):
         module.register()
+    return None
+
+
+@cache
+def _load_cuda() -> str | None:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if not CUDA_LIBRARY.exists():
+        return f"installed without CUDA kernels: {build_record().get('cuda') or f'{CUDA_LIBRARY} is missing'}"
+    if not torch.cuda.is_available():
+        return "torch finds no NVIDIA GPU, or no driver for it"
+    failure = _load()
+    if failure is not None:
+        return failure
+    try:
+        torch.ops.load_library(str(CUDA_LIBRARY))
+    except OSError as error:
+        return f"{CUDA_LIBRARY} does not load with torch {torch.__version__}: {error}"
+    from lowbit.ops import _layouts
+
+    _layouts.register()
     return None
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lowbit import backends
+from lowbit.backends import cuda
 from lowbit.errors import FormatError, ShapeError, ValueRangeError
 from lowbit.formats import CodebookChannel, CodebookScalar, CodebookVector
 from lowbit.ops import _gradients, _registration
@@ -76,7 +77,9 @@ def codebook_linear(
     if labels is not None:
         rows = _check_channel(weight, labels, axis, low_rank_out, low_rank_in, in_features)
         check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
-        operator = _operator("channel", x, backend)
+        operator, name = _operator("channel", x, backend)
+        if name == "cuda" and axis == 1:
+            labels = cuda.order_labels(labels, weight.shape[1])
         return operator(x, weight, labels, low_rank_out, low_rank_in, bias, in_features, rows, axis, code)
     rows = weight.shape[1]
     check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
@@ -86,7 +89,9 @@ def codebook_linear(
         check_tensor("tables", tables, (rows, 2 ** weight.shape[0]))
         outliers = (outlier_offsets, outlier_columns, outlier_values)
         _check_outliers(*outliers, rows)
-        operator = _operator("scalar", x, backend)
+        operator, name = _operator("scalar", x, backend)
+        if name == "cuda":
+            weight = torch.ops.lowbit.cuda_repack_scalar(weight, tables, in_features)
         return operator(x, weight, tables, *outliers, bias, in_features, code)
     if out_scales is None:
         raise ShapeError("codebooks need out_scales", allowed="[N]")
@@ -100,7 +105,9 @@ def codebook_linear(
         )
     check_tensor("codebooks", codebooks, (weight.shape[0], 256, size))
     check_tensor("out_scales", out_scales, (rows,))
-    operator = _operator("vector", x, backend)
+    operator, name = _operator("vector", x, backend)
+    if name == "cuda":
+        weight = torch.ops.lowbit.cuda_repack_vector(weight, codebooks, in_features)
     return operator(x, weight, codebooks, out_scales, bias, in_features, code)
 
 
@@ -144,16 +151,18 @@ def _check_outliers(
         check_tensor("outlier_values", values, (columns.numel(),))
 
 
-def _operator(variant: str, x: Tensor, backend: str | None) -> Any:
+def _operator(variant: str, x: Tensor, backend: str | None) -> tuple[Any, str]:
+    """The operator, and the name of the backend that it is of."""
     kind = f"codebook_{variant}"
-    return backends.get(choose(kind, x.device.type, x.dtype, backend)).operator(kind)
+    name = choose(kind, x.device.type, x.dtype, backend)
+    return backends.get(name).operator(kind), name
 
 
 def register() -> None:
     """Fakes and gradients of the native operators."""
     _registration.register("codebook_channel_linear", _fake_channel, 5, _gradient_channel)
-    _registration.register("codebook_scalar_linear", _fake_rows, 6, _gradient_scalar)
-    _registration.register("codebook_vector_linear", _fake_rows, 4, _gradient_vector)
+    _registration.register("codebook_scalar_linear", _fake_scalar, 6, _gradient_scalar)
+    _registration.register("codebook_vector_linear", _fake_vector, 4, _gradient_vector)
 
 
 def _fake_channel(x: Tensor, *args: Any) -> Tensor:
@@ -161,13 +170,18 @@ def _fake_channel(x: Tensor, *args: Any) -> Tensor:
     return x.new_empty(*x.shape[:-1], out_features)
 
 
-def _fake_rows(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
-    return x.new_empty(*x.shape[:-1], weight.shape[1])
+def _fake_scalar(x: Tensor, weight: Tensor, tables: Tensor, *args: Any) -> Tensor:
+    return x.new_empty(*x.shape[:-1], tables.shape[0])
+
+
+def _fake_vector(x: Tensor, weight: Tensor, codebooks: Tensor, out_scales: Tensor, *args: Any) -> Tensor:
+    return x.new_empty(*x.shape[:-1], out_scales.shape[0])
 
 
 def _gradient_channel(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     """dx = dy W."""
     _, weight, labels, low_rank_out, low_rank_in, _, in_features, out_features, axis, _ = inputs
+    labels = labels[: in_features if axis == 1 else None]  # the GPU kernels have more behind them
     packed = CodebookChannel(weight, labels, axis, in_features, out_features, low_rank_out, low_rank_in)
     return _gradients.times_weight(dy, packed, packed._expand)
 
@@ -175,6 +189,8 @@ def _gradient_channel(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
 def _gradient_scalar(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     """dx = dy W; torch.compile traces this, too."""
     _, weight, tables, *outliers, _, in_features, _ = inputs
+    if weight.dim() == 2:
+        weight = torch.ops.lowbit.cuda_restore_scalar(weight, tables, in_features)
     packed = CodebookScalar(weight, tables, in_features, *outliers)
     return _gradients.times_weight(dy, packed, packed._expand_traced)
 
@@ -182,5 +198,7 @@ def _gradient_scalar(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
 def _gradient_vector(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     """dx = dy W."""
     _, weight, codebooks, out_scales, _, in_features, _ = inputs
+    if weight.dim() == 2:
+        weight = torch.ops.lowbit.cuda_restore_vector(weight, codebooks, in_features, out_scales.shape[0])
     packed = CodebookVector(weight, codebooks, out_scales, in_features)
     return _gradients.times_weight(dy, packed, packed._expand)

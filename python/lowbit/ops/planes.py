@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from lowbit import backends
-from lowbit.backends.cpu import tile_bits, tile_scales, untile_bits, untile_scales
 from lowbit.errors import ShapeError, ValueRangeError
 from lowbit.formats import Planes
-from lowbit.ops import _gradients, _registration
+from lowbit.ops import _gradients, _layouts, _registration
 from lowbit.ops._arguments import (
     FLOAT_DTYPES,
     check_groups,
@@ -45,8 +44,9 @@ def planes_linear(
 
     Args:
         x: float [..., K].
-        weight: planes, uint8 [B, N, ceil(K/8)], most significant first, or the CPU kernels' tiles
-            [ceil(N/64), B, ceil(K/32), 64, 4] (lowbit.backends.cpu.tile_bits).
+        weight: planes, uint8 [B, N, ceil(K/8)], most significant first, or the kernels' tiles:
+            [ceil(N/64), B, ceil(K/32), 64, 4] on the CPU (lowbit.backends.cpu.tile_bits),
+            [B, digits, words, 16] on GPUs (lowbit.backends.cuda.repack_bits).
         scales: [N, ceil(K/group_size)], or tiled as the weight is.
         offsets: int16 of the same shape, in code units; None is zeros.
         bias: [N].
@@ -67,12 +67,12 @@ def planes_linear(
     in_features = x.shape[-1] if x.dim() else 0
     check_input(x, in_features)
     code = precision_code(precision, x)
-    tiled = weight.dim() == 5
+    tiled = _layouts.is_tiled(weight)
     if not tiled and weight.dim() != 3:
         raise ShapeError(
             "wrong shape of the weight",
             found=list(weight.shape),
-            allowed="[B, N, ceil(K/8)] or tiles [T, B, ceil(K/32), 64, 4]",
+            allowed="[B, N, ceil(K/8)] or the kernels' tiles",
         )
     if not tiled:
         check_width(weight.shape[2], in_features)
@@ -85,7 +85,7 @@ def planes_linear(
         rows = bias.shape[0]
     else:
         raise ShapeError("tiles are padded and do not tell the number of rows", allowed="out_features=N")
-    bits = weight.shape[1 if tiled else 0]
+    bits = weight.shape[1 if weight.dim() == 5 else 0]
     planes = bits if active_bits is None else active_bits
     if not 1 <= planes <= bits:
         raise ValueRangeError("unsupported active_bits", found=planes, allowed=f"1..{bits}")
@@ -98,10 +98,12 @@ def planes_linear(
     check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
     name = choose("planes", x.device.type, x.dtype, backend)
     if tiled and name == "torch":
-        weight, scales, offsets = _untile(weight, scales, offsets, in_features, rows)
-    elif not tiled and name == "cpu":
-        weight, scales = tile_bits(weight), tile_scales(scales)
-        offsets = None if offsets is None else tile_scales(offsets)
+        weight, scales, offsets = _untile(weight, scales, offsets, in_features, rows, group_size)
+    elif not tiled and name != "torch":
+        weight = _layouts.tile(name, weight, in_features, any_bits=planes < bits)
+        scales = _layouts.tile_groups(name, scales, in_features, group_size)
+        if offsets is not None:
+            offsets = _layouts.tile_groups(name, offsets, in_features, group_size)
     operator = backends.get(name).operator("planes")
     return operator(
         x, weight, scales, offsets, bias, in_features, rows, group_size, planes, activation_bits, code
@@ -109,13 +111,18 @@ def planes_linear(
 
 
 def _untile(
-    tiles: Tensor, scales: Tensor, offsets: Tensor | None, in_features: int, out_features: int
+    tiles: Tensor,
+    scales: Tensor,
+    offsets: Tensor | None,
+    in_features: int,
+    out_features: int,
+    group_size: int,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    return (
-        untile_bits(tiles, in_features, out_features),
-        untile_scales(scales, out_features),
-        None if offsets is None else untile_scales(offsets, out_features),
-    )
+    def groups(values: Tensor) -> Tensor:
+        return _layouts.untile_groups(tiles, values, in_features, out_features, group_size)
+
+    bits = _layouts.untile(tiles, in_features, out_features)
+    return bits, groups(scales), None if offsets is None else groups(offsets)
 
 
 def register() -> None:
@@ -131,6 +138,6 @@ def _fake(x: Tensor, *args: Any) -> Tensor:
 def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     """dx = dy W."""
     _, tiles, scales, offsets, _, in_features, out_features, group_size, active_bits, _, _ = inputs
-    weight, scales, offsets = _untile(tiles, scales, offsets, in_features, out_features)
+    weight, scales, offsets = _untile(tiles, scales, offsets, in_features, out_features, group_size)
     packed = Planes(weight, scales, in_features, group_size, offsets)
     return _gradients.times_weight(dy, packed, lambda ids: packed._expand_planes(ids, active_bits))

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from lowbit import backends
-from lowbit.backends.cpu import tile_bits, tile_scales, untile_bits, untile_scales
 from lowbit.errors import FormatError, ShapeError
 from lowbit.formats import PRECISIONS, Signs, prepare_activations
-from lowbit.ops import _gradients, _registration
+from lowbit.ops import _gradients, _layouts, _registration
 from lowbit.ops._arguments import (
     FLOAT_DTYPES,
-    TILE_ROWS,
     check_groups,
     check_input,
     check_tensor,
@@ -48,8 +46,9 @@ def signs_linear(
 
     Args:
         x: float [..., K].
-        weight: signs, uint8 [N, ceil(K/8)], or the CPU kernels' tiles [T, 1, ceil(K/32), 64, 4]
-            (lowbit.backends.cpu.tile_bits; each segment starts a new tile).
+        weight: signs, uint8 [N, ceil(K/8)], or the kernels' tiles: [T, 1, ceil(K/32), 64, 4] on the CPU
+            (lowbit.backends.cpu.tile_bits), [1, 1, words, 16] on GPUs (lowbit.backends.cuda.repack_bits);
+            each segment starts a new tile.
         scales: [N, ceil(K/group_size)], or tiled as the weight is; None is ones.
         router, in_scales: [E, K], or [segments, E, K]. No router for E = 1 (OneBit).
         out_scales: [E, N].
@@ -71,14 +70,14 @@ def signs_linear(
     check_input(x, in_features)
     code = precision_code(precision, x)
     parts = list(segments or [])
-    tiled = weight.dim() == 5
+    tiled = _layouts.is_tiled(weight)
     rows = _out_features(weight, tiled, parts, out_features, bias, out_scales)
     if not tiled:
         if weight.dim() != 2:
             raise ShapeError(
                 "wrong shape of the weight",
                 found=list(weight.shape),
-                allowed="[N, ceil(K/8)] or tiles [T, 1, ceil(K/32), 64, 4]",
+                allowed="[N, ceil(K/8)] or the kernels' tiles",
             )
         check_width(weight.shape[1], in_features)
         check_tensor("weight", weight, weight.shape, (torch.uint8,))
@@ -87,9 +86,9 @@ def signs_linear(
     check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
     name = choose("signs", x.device.type, x.dtype, backend)
     if tiled and name == "torch":
-        weight, scales = _untile(weight, scales, parts or [rows], in_features)
-    elif not tiled and name == "cpu":
-        weight, scales = _tile(weight, scales, parts or [rows])
+        weight, scales = _untile(weight, scales, parts or [rows], in_features, group_size)
+    elif not tiled and name != "torch":
+        weight, scales = _tile(name, weight, scales, parts or [rows], in_features, group_size)
     operator = backends.get(name).operator("signs")
     mix = (router, in_scales, out_scales)
     return operator(x, weight, scales, *mix, bias, parts, in_features, rows, group_size, code)
@@ -152,29 +151,42 @@ def _check_mix(
     check_tensor("router", router, per_segment)
 
 
-def _slices(segments: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Rows and tiles of each segment."""
-    row = tile = 0
+def _slices(segments: Sequence[int]) -> Iterator[slice]:
+    """Rows of each segment."""
+    row = 0
     for size in segments:
-        tiles = -(-size // TILE_ROWS)
-        yield slice(row, row + size), slice(tile, tile + tiles)
-        row, tile = row + size, tile + tiles
+        yield slice(row, row + size)
+        row += size
 
 
-def _tile(weight: Tensor, scales: Tensor | None, segments: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-    parts = [rows for rows, _ in _slices(segments)]
-    tiles = torch.cat([tile_bits(weight[rows]) for rows in parts])
-    return tiles, None if scales is None else torch.cat([tile_scales(scales[rows]) for rows in parts])
+def _tile(
+    name: str,
+    weight: Tensor,
+    scales: Tensor | None,
+    segments: Sequence[int],
+    in_features: int,
+    group_size: int,
+) -> tuple[Tensor, Tensor | None]:
+    parts = list(_slices(segments))
+    tiles = _layouts.join(name, [_layouts.tile(name, weight[rows], in_features) for rows in parts])
+    if scales is None:
+        return tiles, None
+    return tiles, torch.cat(
+        [_layouts.tile_groups(name, scales[rows], in_features, group_size) for rows in parts]
+    )
 
 
 def _untile(
-    tiles: Tensor, scales: Tensor | None, segments: Sequence[int], in_features: int
+    tiles: Tensor, scales: Tensor | None, segments: Sequence[int], in_features: int, group_size: int
 ) -> tuple[Tensor, Tensor | None]:
-    parts = [(part, size) for (_, part), size in zip(_slices(segments), segments, strict=True)]
-    bits = torch.cat([untile_bits(tiles[part], in_features, size)[0] for part, size in parts])
-    if scales is None:
-        return bits, None
-    return bits, torch.cat([untile_scales(scales[part], size) for part, size in parts])
+    sizes = list(segments)
+    bits, groups = [], []
+    for index, rows in enumerate(sizes):
+        own, own_scales = _layouts.segment(tiles, scales, in_features, sizes, index)
+        bits.append(_layouts.untile(own, in_features, rows)[0])
+        if own_scales is not None:
+            groups.append(_layouts.untile_groups(own, own_scales, in_features, rows, group_size))
+    return torch.cat(bits), torch.cat(groups) if groups else None
 
 
 def register() -> None:
@@ -197,9 +209,9 @@ def _gradient(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
         inputs
     )
     sizes = segments or [out_features]
-    weight, scales = _untile(tiles, scales, sizes, in_features)
+    weight, scales = _untile(tiles, scales, sizes, in_features, group)
     dx = torch.zeros_like(x)
-    for index, (rows, _) in enumerate(_slices(sizes)):
+    for index, rows in enumerate(_slices(sizes)):
         part_scales = None if scales is None else scales[rows]
         signs = Signs(weight[rows], in_features, part_scales, group)
         if in_scales is None:

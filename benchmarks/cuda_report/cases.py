@@ -1,0 +1,169 @@
+"""The layers, shapes and batches of the estimate, and the launch each of them makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .estimate import Work, estimate
+from .gpus import GPUS, L2_BYTES_PER_CLOCK, LAUNCH_NS, OVERLAPPED_LAUNCH_NS, START_NS, Gpu
+from .kernels import FORMS, find
+from .occupancy import occupancy
+from .plans import BitsCase, Planner
+from .static import Entry
+
+SHAPES = (
+    (4096, 4096),
+    (11008, 4096),
+    (4096, 11008),
+    (8192, 8192),
+    (28672, 8192),
+)  # out_features, in_features
+TOKENS = (1, 4, 8, 16)
+MOST_TOKENS = 256  # to look for the end of the memory-bound range
+GEMV_COLUMNS = 16  # of a pass over the weight
+
+CASES = (
+    BitsCase("BinaryMoS, 4 experts, high", (1,), experts=4),
+    BitsCase("BinaryMoS, 4 experts, fast", (1,), experts=4, precision="fast"),
+    BitsCase("signs g128 (Q1_0), high", (1,), group_size=128),
+    BitsCase("W2 g128, high", (2,), group_size=128),
+    BitsCase("W4 g128, high", (4,), group_size=128),
+    BitsCase("W4 g128, fast", (4,), group_size=128, precision="fast"),
+    BitsCase("W4 g128, one-bit digits, high", (1, 1, 1, 1), group_size=128),
+    BitsCase("W4 rows, high", (4,)),
+    BitsCase("W1A1", (1,), activation_bits=1),
+    BitsCase("W4A4, one-bit digits", (1, 1, 1, 1), activation_bits=4),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer, batch and GPU. All times are estimates."""
+
+    case: str
+    out_features: int
+    in_features: int
+    tokens: int
+    gpu: str
+    kernel: str
+    blocks: int
+    warps: int
+    occupancy: int  # warps of a multiprocessor
+    limit: str
+    us: float  # of the product's kernel
+    call_us: float  # with the prologue and both launches, in a captured graph
+    share: float  # of the DRAM bandwidth, kernel
+    stream: float  # of the DRAM bandwidth, without its start and end
+    bound: str
+    issue: float
+    tensor: float
+
+
+def kernel_name(case: BitsCase, plan: dict[str, Any]) -> str | None:
+    """The kernel's name in the library, for the GEMVs: others are not estimated."""
+    column_tiles = 1 if min(plan["columns"], GEMV_COLUMNS) <= 8 else 2
+    digits = tuple(case.digits)
+    form = {(1,): "one", (2,): "two", (4,): "four"}.get(digits, "planes" if set(digits) == {1} else "mixed")
+    if plan["kernel"] == "b1_gemv":
+        return f"b1::gemv_b1<{column_tiles}>"
+    if plan["kernel"] == "imma_gemv":
+        if case.group_size == -1 and case.precision != "fast":
+            return f"gemv_whole<(Form){FORMS.index(form)}, {column_tiles}>"
+        by_32 = case.group_size != -1 and case.group_size % 128 != 0
+        return f"gemv_grouped<(Form){FORMS.index(form)}, {column_tiles}, {str(by_32).lower()}>"
+    return None
+
+
+def prologue_ns(gpu: Gpu, case: BitsCase, in_features: int) -> float:
+    """One block a token: all it reads passes through one multiprocessor, in three dependent steps."""
+    read = in_features * 2 * (1 + 2 * case.experts)
+    return START_NS + 3 * gpu.loaded_latency_ns / 2 + read / (L2_BYTES_PER_CLOCK * gpu.clock_ghz)
+
+
+def rows(planner: Planner, static: Sequence[Entry]) -> Iterator[Row]:
+    known = {(entry.kernel, entry.target): entry for entry in static}
+    for case in CASES:
+        for shape in SHAPES:
+            for tokens in TOKENS:
+                for gpu in GPUS:
+                    row = one(planner, known, case, *shape, tokens, gpu)
+                    if row is not None:
+                        yield row
+
+
+def one(
+    planner: Planner,
+    known: dict[tuple[str, int], Entry],
+    case: BitsCase,
+    out_features: int,
+    in_features: int,
+    tokens: int,
+    gpu: Gpu,
+) -> Row | None:
+    plan = planner.explain(case, out_features, in_features, tokens, gpu.architecture, gpu.multiprocessors)
+    name = kernel_name(case, plan)
+    entry = known.get((name, gpu.target)) if name else None
+    if entry is None or entry.worst is None:
+        return None
+    kernel, loop = find(entry.kernel), entry.worst
+    threads = 32 * plan["row_warps"] * plan["input_warps"]
+    resident = occupancy(gpu, entry.registers, entry.shared, threads)
+    one_bit = kernel.opcode is not None and kernel.opcode.startswith("BMMA")
+    rate = gpu.b1_macs if one_bit else gpu.int8_macs
+    weights = out_features * in_features * digits_read(case, entry) * plan["passes"]
+    read = plan["bytes"]["weight"] + plan["bytes"]["scales"]
+    column_bytes = in_features / 8 if one_bit else in_features
+    columns = -(-plan["columns"] // plan["passes"])
+    work = Work(
+        blocks=plan["blocks"] * plan["passes"],
+        weights=weights,
+        bytes=read,
+        cached=read + plan["blocks"] * plan["passes"] * columns * column_bytes,
+        instructions=loop.per_weight,
+        alu=loop.pipes.get("ALU", 0.0),
+        macs=kernel.macs / kernel.weights,
+        mac_rate=rate,
+        flight=loop.stream_loads * 32 * loop.stream_bits // 8,
+    )
+    found = estimate(gpu, work, resident)
+    gap = OVERLAPPED_LAUNCH_NS if gpu.architecture >= 90 else LAUNCH_NS
+    return Row(
+        case=case.title,
+        out_features=out_features,
+        in_features=in_features,
+        tokens=tokens,
+        gpu=gpu.name,
+        kernel=entry.kernel,
+        blocks=work.blocks,
+        warps=threads // 32,
+        occupancy=resident.warps,
+        limit=resident.limit,
+        us=round(found.us, 3),
+        call_us=round(found.us + (LAUNCH_NS + prologue_ns(gpu, case, in_features) + gap) / 1e3, 3),
+        share=round(found.share, 4),
+        stream=round(found.stream, 4),
+        bound=found.bound,
+        issue=round(found.issue, 4),
+        tensor=round(found.tensor, 4),
+    )
+
+
+def digits_read(case: BitsCase, entry: Entry) -> int:
+    """How often the hot loop passes over the inputs: one-bit digits go four at a time."""
+    return 1 if len(case.digits) <= 4 else 2
+
+
+def memory_bound_until(
+    planner: Planner, static: Sequence[Entry], case: BitsCase, out_features: int, in_features: int, gpu: Gpu
+) -> int | None:
+    """The most tokens for which the GEMV is bound by DRAM; None: it never is."""
+    known = {(entry.kernel, entry.target): entry for entry in static}
+    most = None
+    for tokens in range(1, MOST_TOKENS + 1):
+        row = one(planner, known, case, out_features, in_features, tokens, gpu)
+        if row is None or row.bound != "dram":
+            break
+        most = tokens
+    return most

@@ -1,0 +1,87 @@
+"""The GPUs of the estimate: data sheet figures, and what had to be assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gpu:
+    name: str
+    target: int  # whose code runs on it
+    architecture: int  # its own, which the choice of kernel goes by
+    multiprocessors: int
+    clock_ghz: float  # boost
+    dram_gbs: float
+    l2_mb: float
+    l2_gbs: float
+    # Limits of a multiprocessor.
+    max_warps: int
+    max_blocks: int
+    shared_kb: int
+    # Multiply-adds a clock and multiprocessor, dense, for mma.sync.
+    int8_macs: int
+    b1_macs: int | None  # None: no such instruction, the kernels are never used
+    f16_macs: int  # with sums in fp32
+    alu_lanes: int  # logic and integer adds
+    # From the load to the data while DRAM is busy, nanoseconds.
+    loaded_latency_ns: float
+
+
+GPUS = (
+    Gpu("A100", 80, 80, 108, 1.410, 2039, 40, 4500, 64, 32, 164, 2048, 16384, 1024, 64, 650),
+    Gpu("H100", 90, 90, 132, 1.830, 3350, 50, 5600, 64, 32, 228, 2048, 16384, 1024, 64, 800),
+    Gpu("H200", 90, 90, 132, 1.830, 4800, 50, 5600, 64, 32, 228, 2048, 16384, 1024, 64, 900),
+    Gpu("RTX 4090", 80, 89, 128, 2.520, 1008, 72, 5000, 48, 24, 100, 1024, 8192, 256, 64, 500),
+    Gpu("RTX 5090", 120, 120, 170, 2.407, 1792, 96, 7000, 48, 24, 100, 1024, None, 256, 128, 600),
+    Gpu("B200", 100, 100, 148, 1.850, 8000, 126, 10000, 64, 32, 228, 1024, None, 1024, 128, 1000),
+)
+
+# What holds for all of them.
+ISSUE_PER_CLOCK = 4  # warp instructions a multiprocessor and clock
+REGISTERS = 65536  # 32-bit, of a multiprocessor
+RESERVED_SHARED = 1024  # bytes that the system takes of each block's share
+DRAM_EFFICIENCY = 0.92  # of the data sheet's bandwidth that a long stream of reads gets
+START_NS = 700  # of a kernel: first block on, parameters read; its last block off
+LAUNCH_NS = (
+    1300  # between two kernels of a captured graph, from the last block's end to the first block's start
+)
+OVERLAPPED_LAUNCH_NS = 500  # the same with programmatic dependent launch
+L2_BYTES_PER_CLOCK = 64  # that one multiprocessor reads
+
+ASSUMPTIONS = (
+    ("multiprocessors, boost clock, DRAM bandwidth, L2", "NVIDIA's data sheets (SXM versions; A100 80 GB)"),
+    (
+        "warps, blocks, registers, shared memory of a multiprocessor",
+        "CUDA C++ Programming Guide, technical specifications",
+    ),
+    (
+        "int8 and fp16 multiply-adds, A100, RTX 4090, RTX 5090",
+        "data sheets: dense tensor operations / 2 / multiprocessors / clock",
+    ),
+    (
+        "int8 and fp16 multiply-adds, H100, H200",
+        "half of the data sheet's, which only wgmma reaches; arXiv 2402.13499 measures 63 % for mma.sync",
+    ),
+    ("int8 multiply-adds of mma.sync, B200", "assumed: half of an A100's; never measured by us"),
+    (
+        "b1 multiply-adds",
+        "A100: data sheet, 8 x int8; RTX 4090, H100, H200: assumed to be 8 x int8 too, never measured by us",
+    ),
+    ("instructions issued: 4 a clock and multiprocessor", "CUDA C++ Programming Guide: four schedulers"),
+    ("lanes for logic and integer adds", "CUDA C++ Programming Guide, arithmetic throughput"),
+    (
+        "latency of a load while DRAM is busy",
+        "assumed: about twice to three times the idle latencies of arXiv 2402.13499 (466 to 542 cycles)",
+    ),
+    ("92 % of the DRAM bandwidth for long reads", "assumed; typical of published copy and read benchmarks"),
+    (
+        "0.7 us for a kernel to start and end; 1.3 us (0.5 us overlapped) between kernels of a graph",
+        "assumed",
+    ),
+    ("64 bytes a clock from L2 to one multiprocessor", "assumed"),
+    (
+        "bandwidth of L2",
+        "assumed: of the size that published microbenchmarks give for A100, H100 and RTX 4090",
+    ),
+)

@@ -1,0 +1,101 @@
+"""The hot loop of a function, and what its instructions are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from .disassembly import INSTRUCTION_BYTES, Function, Instruction
+
+# Execution pipes by the first part of the opcode. A multiprocessor of every target issues four instructions a
+# clock; ALU runs at half that rate on 8.0 and 9.0. MOV-like IMADs are counted where they run.
+_PIPES = {
+    "ALU": "LOP3 PLOP3 SHF SHL SHR SEL ISETP IADD3 IADD LEA PRMT IMNMX VIMNMX VIMNMX3 IABS FSETP FSEL FMNMX "
+    "FMNMX3 MOV SGXT BMSK VIADD VIADDMNMX VABSDIFF P2R R2P FCHK",
+    "FMA": "FFMA FADD FMUL IMAD HFMA2 HADD2 HMUL2 HSET2 HSETP2 HMNMX2 IDP FFMA2 FADD2 FMUL2",
+    "TENSOR": "IMMA HMMA BMMA QMMA",
+    "MEMORY": "LDG LDS LDSM STG STS LDGSTS SHFL LD ST LDL STL LDC ATOM ATOMG ATOMS RED CCTL",
+    "XU": "POPC MUFU I2F F2I F2F I2I FLO BREV I2FP F2FP",
+    "CONTROL": "BRA BRX BRXU BAR BSSY BSYNC BREAK EXIT CALL RET NOP WARPSYNC LDGDEPBAR DEPBAR ERRBAR MEMBAR "
+    "CS2R S2R VOTE VOTEU NANOSLEEP YIELD WARPGROUP ENDCOLLECTIVE ACQBULK PREEXIT",
+}
+PIPE_OF = {opcode: pipe for pipe, opcodes in _PIPES.items() for opcode in opcodes.split()}
+
+
+@dataclass(frozen=True)
+class Loop:
+    body: tuple[Instruction, ...]
+
+    def count(self, prefix: str) -> int:
+        """Instructions whose opcode is `prefix`, or goes on with a modifier after it."""
+        return sum(f"{item.opcode}.".startswith(f"{prefix}.") for item in self.body)
+
+    def pipes(self) -> Counter[str]:
+        """Instructions per pipe; the uniform datapath, which needs no lanes, is one of its own."""
+        return Counter(pipe(item) for item in self.body)
+
+    def calls(self) -> int:
+        """Calls of out-of-line code.
+
+        Two that ptxas makes on sm_80 are none, as a warp does not repeat them: one over the branch behind it
+        leaves the loop, and one that BRA.CONV jumps over brings lanes together that had parted.
+        """
+        skipped = [
+            range(item.address, item.target)
+            for item in self.body
+            if item.opcode in ("BRA.CONV", "BRA.DIV") and item.target is not None
+        ]
+        return sum(
+            item.name == "CALL"
+            and item.target != item.address + 2 * INSTRUCTION_BYTES
+            and not any(item.address in places for places in skipped)
+            for item in self.body
+        )
+
+    def streams(self) -> list[Instruction]:
+        """Loads that pass by the L1 cache: the weights."""
+        return [item for item in self.body if item.name == "LDG" and ".NA" in item.opcode]
+
+
+def pipe(item: Instruction) -> str:
+    known = PIPE_OF.get(item.name)
+    if known is not None:
+        return known
+    return "UNIFORM" if item.name.startswith("U") or item.name in ("R2UR", "S2UR", "LDCU") else "OTHER"
+
+
+def width_of(load: Instruction) -> int:
+    """Bits per lane of a load."""
+    for bits in (256, 128, 64):
+        if f".{bits}" in load.opcode:
+            return bits
+    return 32
+
+
+def loops(function: Function) -> list[Loop]:
+    """Every backward branch and what lies between it and its target."""
+    found = []
+    for last in function.instructions:
+        if last.name == "BRA" and last.target is not None and last.target < last.address:
+            body = [item for item in function.instructions if last.target <= item.address <= last.address]
+            found.append(Loop(tuple(body)))
+    return found
+
+
+def hot_loops(function: Function, marker: str) -> list[Loop]:
+    """The loops whose own code, without that of loops inside them, has the instruction `marker`."""
+    found = []
+    candidates = loops(function)
+    for loop in candidates:
+        first, last = loop.body[0].address, loop.body[-1].address
+        inside = {
+            item.address
+            for other in candidates
+            if len(other.body) < len(loop.body)
+            and first <= other.body[0].address
+            and other.body[-1].address <= last
+            for item in other.body
+        }
+        if Loop(tuple(item for item in loop.body if item.address not in inside)).count(marker):
+            found.append(loop)
+    return found

@@ -1,0 +1,168 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from report import markdown_table
+
+from .cases import SHAPES, TOKENS, Row
+from .gpus import ASSUMPTIONS, DRAM_EFFICIENCY, GPUS, LAUNCH_NS, OVERLAPPED_LAUNCH_NS, START_NS
+from .kernels import find
+from .static import Entry
+
+SQUARE = (8192, 8192)
+_SQUARE_TEXT = "8192 x 8192"
+PIPES = ("ALU", "FMA", "TENSOR", "MEMORY", "UNIFORM")
+
+
+def document(static: Sequence[Entry], rows: Sequence[Row], bounds: dict[str, dict[str, int | None]]) -> str:
+    stream = (
+        "Share of the data sheet's DRAM bandwidth while weights stream, and (in brackets) over the whole "
+        f"kernel, with its start and end, for M tokens; at most {DRAM_EFFICIENCY:.0%} by assumption. What "
+        "bounds it is named where it is not DRAM."
+    )
+    bound = (
+        f"The most tokens for which an estimate at {_SQUARE_TEXT} is bound by DRAM; -: it is not with one."
+    )
+    parts = [
+        "# GPU kernels: compiled code and estimates",
+        "Written by `make cuda-report`. Nothing here was measured on a GPU. The first two tables are facts "
+        "about the compiled code; all times and shares of bandwidth are **estimates** of the model in "
+        "`benchmarks/cuda_report/estimate.py`, with the assumptions at the end of this page.",
+        "## Hot loops",
+        "Thread instructions per weight, by target; the worst loop of a kernel where scales of several "
+        "dtypes have one each. None calls out of line or spills, and weights are read 128 bits at a time.",
+        _hot_loops(static),
+        "## Resources",
+        "Registers of a thread, by target, and static shared memory of a block in bytes.",
+        _resources(static),
+        f"## Estimates: {_SQUARE_TEXT}",
+        stream,
+        _square(rows),
+        "## Estimates: microseconds of a call with one token",
+        "Prologue, product and both launches in a captured graph; in brackets the product's kernel alone.",
+        _times(rows),
+        "## Where the memory-bound range ends",
+        bound,
+        _bounds(bounds),
+        "## Assumptions",
+        _gpus(),
+        markdown_table(("what", "from"), ASSUMPTIONS).replace("| ---: |", "| --- |"),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _hot_loops(static: Sequence[Entry]) -> str:
+    targets = sorted({entry.target for entry in static})
+    columns = (
+        "kernel",
+        *(f"sm_{target}" for target in targets),
+        "budget",
+        *(f"{pipe}, sm_90" for pipe in PIPES),
+    )
+    rows = []
+    for name in sorted({entry.kernel for entry in static if entry.loops}):
+        of_target = {entry.target: entry.worst for entry in static if entry.kernel == name}
+        figures = [_number(of_target[t].per_weight) if of_target.get(t) else "-" for t in targets]
+        middle = of_target.get(90)
+        pipes = [_number(middle.pipes.get(pipe, 0.0)) if middle else "-" for pipe in PIPES]
+        kernel = find(name)
+        budget = f"{kernel.budget:.2f}" if kernel.budget else ""
+        rows.append((kernel.title, *figures, budget, *pipes))
+    return markdown_table(columns, rows)
+
+
+def _resources(static: Sequence[Entry]) -> str:
+    targets = sorted({entry.target for entry in static})
+    rows = []
+    for name in sorted({entry.kernel for entry in static}):
+        of_target = {entry.target: entry for entry in static if entry.kernel == name}
+        registers = [of_target[t].registers if t in of_target else "-" for t in targets]
+        rows.append((f"`{name}`", *registers, max(entry.shared for entry in of_target.values())))
+    return markdown_table(("kernel", *(f"sm_{target}" for target in targets), "shared"), rows)
+
+
+def _square(rows: Sequence[Row]) -> str:
+    here = {
+        (row.case, row.gpu, row.tokens): row for row in rows if (row.out_features, row.in_features) == SQUARE
+    }
+
+    def cell(case: str, gpu: str, tokens: int) -> str:
+        row = here.get((case, gpu, tokens))
+        if row is None:
+            return "-"
+        bound = "" if row.bound == "dram" else f" {row.bound}"
+        return f"{row.stream:.0%} ({row.share:.0%}){bound}"
+
+    columns = ("layer, M", *(gpu.name for gpu in GPUS))
+    body = [
+        (f"{case}, {tokens}", *(cell(case, gpu.name, tokens) for gpu in GPUS))
+        for case in dict.fromkeys(row.case for row in rows)
+        for tokens in TOKENS
+    ]
+    return markdown_table(columns, body)
+
+
+def _times(rows: Sequence[Row]) -> str:
+    here = {(row.case, row.gpu, row.out_features, row.in_features): row for row in rows if row.tokens == 1}
+
+    def cell(case: str, gpu: str, shape: tuple[int, int]) -> str:
+        row = here.get((case, gpu, *shape))
+        return "-" if row is None else f"{row.call_us:.1f} ({row.us:.1f})"
+
+    body = [
+        (f"{case}, {shape[0]} x {shape[1]}", *(cell(case, gpu.name, shape) for gpu in GPUS))
+        for case in dict.fromkeys(row.case for row in rows)
+        for shape in SHAPES
+    ]
+    return markdown_table(("layer", *(gpu.name for gpu in GPUS)), body)
+
+
+def _bounds(bounds: dict[str, dict[str, int | None]]) -> str:
+    body = [(case, *(of_gpu[gpu.name] or "-" for gpu in GPUS)) for case, of_gpu in bounds.items()]
+    return markdown_table(("layer", *(gpu.name for gpu in GPUS)), body)
+
+
+def _gpus() -> str:
+    columns = (
+        "GPU",
+        "code",
+        "SMs",
+        "GHz",
+        "GB/s",
+        "L2 MB",
+        "L2 GB/s",
+        "int8",
+        "b1",
+        "fp16",
+        "ALU lanes",
+        "latency ns",
+    )
+    body = [
+        (
+            gpu.name,
+            f"sm_{gpu.target}",
+            gpu.multiprocessors,
+            f"{gpu.clock_ghz:.3f}",
+            f"{gpu.dram_gbs:,.0f}",
+            f"{gpu.l2_mb:.0f}",
+            f"{gpu.l2_gbs:,.0f}",
+            gpu.int8_macs,
+            gpu.b1_macs or "-",
+            gpu.f16_macs,
+            gpu.alu_lanes,
+            f"{gpu.loaded_latency_ns:.0f}",
+        )
+        for gpu in GPUS
+    ]
+    fixed = (
+        "int8, b1, fp16: multiply-adds of mma.sync a clock and multiprocessor. A kernel's start and end take "
+        f"{START_NS} ns, the gap between two kernels {LAUNCH_NS} ns, or {OVERLAPPED_LAUNCH_NS} ns with "
+        "programmatic dependent launch (from sm_90 on)."
+    )
+    return markdown_table(columns, body) + "\n\n" + fixed
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"

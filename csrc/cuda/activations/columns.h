@@ -1,0 +1,149 @@
+// Activations as the products of csrc/cuda read them: what the prologue writes and the next kernel takes.
+//
+// A "set" is one prepared input. Segments of a fused layer share x; with experts each has its own set,
+// because its input scales differ, without experts there is one set for all. Kp = in_features rounded up to
+// kInputAlign.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/device.h"
+
+namespace lowbit::cuda {
+
+inline constexpr int kInputAlign = 1024;  // inputs of the widest superblock of a digit tile (8 fields x 128)
+inline constexpr int kScaleInputs = 128;  // inputs that share an activation scale in `fast`
+
+// Quantised activations, the B operand of the int8 products (m16n8k32: a column is a column of B).
+//
+// The integer value of an activation is that of its one column, or of two: 256 v0 + v1.
+//
+//              per_token   column(s) of token m                         scales of a token
+//   fast       1           m: int8                                      one per 128 inputs
+//   high       2           2 m: v0, 2 m + 1: v1, of |v| <= 32639        one
+//   A = 1..7   1           m: odd, |v| <= 2^A - 1                       one
+//   A = 8      2           2 m: v0, 2 m + 1: v1, of odd |v| <= 255      one
+//
+// Inputs beyond in_features have code 0. A token with a non-finite activation has codes 0 and NaN in all its
+// scales and sums.
+//
+// Products whose sums leave the integers inside a row (is_grouped() in cuda/bits/bits.h) read `scales` by 128
+// inputs, for every kind of activations, and `sums`; the others read one scale per token and `totals`. The
+// prologue writes what the product reads, and nothing else.
+//
+// Inside each group of 128 inputs the bytes of a column are permuted: byte 32 t + 8 q + j is input
+// 32 q + 8 t + j (t, q in 0..3, j in 0..7).
+//
+//   input  (q, t):  0,0 0,1 0,2 0,3  1,0 1,1 1,2 1,3  2,0 2,1 2,2 2,3  3,0 3,1 3,2 3,3    8 inputs each
+//   bytes  (t, q):  0,0 0,1 0,2 0,3  1,0 1,1 1,2 1,3  2,0 2,1 2,2 2,3  3,0 3,1 3,2 3,3    8 bytes each
+//                   |-- lane t=0 --| |-- lane t=1 --| |-- lane t=2 --| |-- lane t=3 --|
+//
+// so that lane (column = lane >> 2, t = lane & 3) finds in 32 bytes in a row its registers of the four steps
+// of a group: bytes 8 q .. 8 q + 3 are b0 of step q and bytes 8 q + 4 .. 8 q + 7 its b1. Two 16-byte loads
+// bring all of them:
+//
+//   load 0:  x = b0, y = b1 of step 0    z = b0, w = b1 of step 1
+//   load 1:  x = b0, y = b1 of step 2    z = b0, w = b1 of step 3
+struct Columns {
+  int64_t tokens;
+  int64_t padded_inputs;  // Kp
+  int32_t sets;           // 1, or one per segment
+  int32_t per_token;      // 1 or 2 columns
+  int32_t scale_groups;   // scales of a token: Kp / 128 where sums are grouped, else 1
+  int32_t units;          // sums of a token: 1, Kp / 128 or Kp / 32, one per unit of the weight's scales
+  int32_t experts;        // gates of a token: the most experts of any segment, the others use the first ones
+
+  int8_t* codes;    // [sets][tokens * per_token][Kp]
+  float* scales;    // [sets][tokens][scale_groups]
+  float* sums;      // [sets][tokens][units]  a factor times the sum of scale * code over a unit; only grouped
+  int32_t* totals;  // [sets][tokens * per_token]  sum of all codes of a column; only where not grouped
+  float* gates;     // [sets][tokens][experts]
+
+  LOWBIT_HOST_DEVICE bool grouped() const { return scale_groups > 1; }
+  LOWBIT_HOST_DEVICE int64_t count() const { return tokens * per_token; }
+  // Sets are numbered like segments; where all segments share one, it is set 0.
+  LOWBIT_HOST_DEVICE int32_t set_of(int32_t segment) const { return sets == 1 ? 0 : segment; }
+  LOWBIT_HOST_DEVICE int8_t* codes_of(int32_t set, int64_t column) const {
+    return codes + (set * count() + column) * padded_inputs;
+  }
+  LOWBIT_HOST_DEVICE float* scales_of(int32_t set, int64_t token) const {
+    return scales + (set * tokens + token) * scale_groups;
+  }
+  LOWBIT_HOST_DEVICE float* sums_of(int32_t set, int64_t token) const {
+    return sums + (set * tokens + token) * units;
+  }
+  LOWBIT_HOST_DEVICE int32_t* totals_of(int32_t set, int64_t column) const {
+    return totals + set * count() + column;
+  }
+  LOWBIT_HOST_DEVICE float* gates_of(int32_t set, int64_t token) const {
+    return gates + (set * tokens + token) * experts;
+  }
+};
+
+// The same tokens in fp32, for `exact`: [sets][tokens][Kp] in the order of the inputs, zeros beyond
+// in_features. A token with a non-finite activation is NaN throughout, zeros included. Sums and gates as in
+// Columns.
+struct FloatColumns {
+  int64_t tokens;
+  int64_t padded_inputs;
+  int32_t sets;
+  int32_t units;
+  int32_t experts;
+
+  float* values;  // [sets][tokens][Kp]
+  float* sums;    // [sets][tokens][units]
+  float* gates;   // [sets][tokens][experts]
+
+  LOWBIT_HOST_DEVICE int32_t set_of(int32_t segment) const { return sets == 1 ? 0 : segment; }
+  LOWBIT_HOST_DEVICE float* values_of(int32_t set, int64_t token) const {
+    return values + (set * tokens + token) * padded_inputs;
+  }
+  LOWBIT_HOST_DEVICE float* gates_of(int32_t set, int64_t token) const {
+    return gates + (set * tokens + token) * experts;
+  }
+};
+
+// Quantised activations with one scale per token, cut into bit planes: the B operand of the b1 product
+// (m16n8k256: a column is one plane of one token, column m * per_token + p).
+//
+//   value of an activation = sum_p plane_factor(p) * bit_p
+//
+//              per_token   planes
+//   high       16          two's complement of the 16-bit code: 1, 2, 4, ..., 2^14, -2^15
+//   A = 1..8   A + 1       the unsigned code u, code = 2 u - (2^A - 1): 2, 4, ..., 2^A, and a plane with a 1
+//                          for every input, which counts -(2^A - 1)
+//
+// All bits of inputs beyond in_features are 0, so they contribute nothing. A token with a non-finite
+// activation has no bit set and scale NaN.
+//
+// Words of a column, [Kp / 1024][4 q][4 t][2 h]: bit 8 i + f is input 1024 s + 128 f + 32 q + 8 t + 4 h + i,
+// the order in which a tile of one-bit digits holds its inputs. For step q lane (column = lane >> 2, t = lane
+// & 3) takes the pair (h = 0, 1) as b0 and b1: one 8-byte load.
+struct Planes {
+  int64_t tokens;
+  int64_t padded_inputs;
+  int32_t sets;
+  int32_t per_token;  // planes of a token
+  int32_t bits;       // A, or 0: high
+  int32_t experts;
+
+  uint32_t* words;  // [sets][tokens * per_token][Kp / 32]
+  float* scales;    // [sets][tokens]
+  int64_t* totals;  // [sets][tokens]  sum of all values
+  float* gates;     // [sets][tokens][experts]
+
+  LOWBIT_HOST_DEVICE int64_t count() const { return tokens * per_token; }
+  LOWBIT_HOST_DEVICE int32_t set_of(int32_t segment) const { return sets == 1 ? 0 : segment; }
+  LOWBIT_HOST_DEVICE int32_t plane_factor(int32_t p) const {
+    if (bits == 0) return p < 15 ? 1 << p : -(1 << 15);
+    return p < bits ? 2 << p : -((1 << bits) - 1);
+  }
+  LOWBIT_HOST_DEVICE uint32_t* words_of(int32_t set, int64_t column) const {
+    return words + (set * count() + column) * (padded_inputs / 32);
+  }
+  LOWBIT_HOST_DEVICE float* gates_of(int32_t set, int64_t token) const {
+    return gates + (set * tokens + token) * experts;
+  }
+};
+
+}  // namespace lowbit::cuda

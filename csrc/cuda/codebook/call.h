@@ -1,0 +1,86 @@
+// What the C entries of the family share.
+#pragma once
+
+#include "cuda/activations/prologue.h"
+#include "cuda/api/checks.h"
+#include "cuda/bits/bits.h"
+#include "cuda/error.h"
+#include "lowbit_cuda.h"
+
+namespace lowbit::cuda::codebook {
+
+// Rows and inputs are counted in 32 bits by the kernels, with room for rounding up.
+inline void check_size(int64_t out_features, int64_t in_features) {
+  constexpr int64_t kMost = int64_t{1} << 30;
+  check_range(out_features, 1, kMost, "out_features");
+  check_range(in_features, 1, kMost, "in_features");
+}
+
+// What repacking made, or is to make: kernels read it 16 bytes at a time.
+inline void check_packed(const void* packed) {
+  check_not_null(packed, "packed");
+  if (reinterpret_cast<uintptr_t>(packed) % 16 == 0) return;
+  throw Error(LOWBIT_INVALID_ARGUMENT, "packed is at address %p; allowed: multiples of 16", packed);
+}
+
+inline void check_linear(const lowbit_cuda_device* device, const lowbit_input* x, const lowbit_vector* bias,
+                         lowbit_precision precision, const lowbit_output* y, int64_t out_features,
+                         int64_t in_features) {
+  check_device(device);
+  check_range(precision, LOWBIT_FAST, LOWBIT_EXACT, "precision");
+  check_input(x, in_features);
+  check_output(y, x->rows, out_features);
+  check_bias(bias, out_features);
+}
+
+inline void check_query(const lowbit_cuda_device* device, int64_t tokens, lowbit_precision precision,
+                        const size_t* bytes) {
+  check_device(device);
+  check_range(precision, LOWBIT_FAST, LOWBIT_EXACT, "precision");
+  check_range(tokens, 0, INT64_MAX, "tokens");
+  check_not_null(bytes, "bytes");
+}
+
+inline Result result_of(const lowbit_output& y, const lowbit_vector* bias) {
+  const bool has_bias = bias != nullptr && bias->data != nullptr;
+  return {y.data, y.dtype, y.row_stride, has_bias ? bias->data : nullptr,
+          has_bias ? bias->dtype : LOWBIT_F32};
+}
+
+inline PrologueInput prologue_of(const lowbit_input& x) {
+  PrologueInput input{};
+  input.x = x.data;
+  input.dtype = x.dtype;
+  input.stride = x.row_stride;
+  input.tokens = x.rows;
+  input.in_features = x.cols;
+  input.sets = 1;
+  return input;
+}
+
+// Tokens that share the workspace of a call; more come in several turns.
+inline constexpr int64_t kMostTokens = 1024;
+
+inline int64_t tokens_of_turn(int64_t tokens) {
+  return tokens < kMostTokens ? tokens : kMostTokens;
+}
+
+// use(x, y) for every kMostTokens rows of x and y.
+template <class Use>
+void for_turns(const lowbit_input& x, const lowbit_output& y, const Use& use) {
+  const auto bytes = [](lowbit_dtype dtype) { return dtype == LOWBIT_F32 ? 4 : 2; };
+  for (int64_t m = 0; m < x.rows; m += kMostTokens) {
+    lowbit_input some_x = x;
+    some_x.data = static_cast<const char*>(x.data) + m * x.row_stride * bytes(x.dtype);
+    lowbit_output some_y = y;
+    some_y.data = static_cast<char*>(y.data) + m * y.row_stride * bytes(y.dtype);
+    some_x.rows = some_y.rows = tokens_of_turn(x.rows - m);
+    use(some_x, some_y);
+  }
+}
+
+inline size_t aligned(size_t bytes) {
+  return (bytes + 255) / 256 * 256;
+}
+
+}  // namespace lowbit::cuda::codebook

@@ -1,0 +1,54 @@
+// Which kernel a product runs with, and how its warps divide the weight. Pure functions of shapes and of the
+// GPU's description: nothing is measured, nothing remembered, no pointer looked at.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "cuda/bits/bits.h"
+#include "lowbit_cuda.h"
+
+namespace lowbit::cuda {
+
+enum class Kernel : int32_t { imma_gemv, b1_gemv, gemm, fp32 };
+inline constexpr int kKernels = 4;
+const char* name_of(Kernel kernel);
+
+// Why a kernel does not run.
+enum class Refusal : int32_t {
+  none,          // it is the choice
+  wants_exact,   // precision `exact`, but activations would be quantised
+  not_exact,     // the other way round
+  grouped_sums,  // scales inside a row, but the kernel's sums stay integers over whole rows
+  wide_digits,   // digits of more than one bit
+  architecture,  // see cuda/plan/architectures.h
+  many_planes,   // the weight would be read more than once
+  few_tokens,    // made for more
+  many_tokens,   // made for fewer
+  slower,        // it could run, another one reads as much with fewer instructions
+};
+
+struct Plan {
+  Kernel kernel;
+  std::array<Refusal, kKernels> refusals;  // by kernel
+  int64_t columns;                         // of B: int8 columns, bit planes, or tokens of fp32
+  int64_t passes;                          // over the weight
+  // GEMVs alone:
+  Partition partition;   // its input_warps are the same for every number of tokens
+  int32_t column_tiles;  // of a pass, 8 columns each
+  int64_t blocks;
+};
+
+// Up to this many tokens a row of the result has the same bits whatever the others are.
+inline constexpr int64_t kGemvTokens = 16;
+
+Plan choose(const Layer& layer, const ActivationKind& kind, int64_t tokens, const lowbit_cuda_device& device);
+
+// One sentence each: why the plan's kernel was taken, and why `kernel` was not.
+std::string reason(const Plan& plan, const Layer& layer, const ActivationKind& kind, int64_t tokens,
+                   const lowbit_cuda_device& device);
+std::string reason_against(Kernel kernel, const Plan& plan, const Layer& layer, const ActivationKind& kind,
+                           int64_t tokens, const lowbit_cuda_device& device);
+
+}  // namespace lowbit::cuda

@@ -1,0 +1,127 @@
+// lowbit::codebook_{channel,scalar,vector}_linear on GPUs: check and unpack the arguments, then call the C
+// function.
+#include "torch/channel.h"
+#include "torch/cuda/device.h"
+#include "torch/cuda/packed.h"
+#include "torch/operators.h"
+
+namespace lowbit::torch_ops {
+
+// With axis 1 the labels are int32 [K + clusters + 1 + K]: the labels themselves, then the inputs in their
+// order as lowbit_cuda_order_codebook_channel writes it.
+template <bool kOut>
+void codebook_channel_linear(StableIValue* stack, uint64_t, uint64_t) {
+  const Checker check("codebook_channel_linear");
+  Arguments args(stack);
+  const Channel all(check, args, kOut);
+  const Gpu gpu(check, all.x);
+  gpu.require_here({all.x, all.weight, all.labels, all.low_rank_out, all.low_rank_in, all.bias, all.out});
+  lowbit_cuda_codebook_channel weight{all.describe(check), nullptr};
+  lowbit_codebook_channel& channel = weight.canonical;
+  channel.label_bytes = label_bytes(check, all.labels);
+  channel.labels = all.labels.data();
+  if (all.axis == 0) {
+    check.expect(all.labels, "labels", all.labels.dtype(), {all.out_features});
+  } else {
+    check.expect(all.labels, "labels", Dtype::kI32, {2 * all.in_features + channel.clusters + 1});
+    weight.order = static_cast<const int32_t*>(all.labels.data()) + all.in_features;
+  }
+  compute_on(
+      gpu, check, args, all.x, all.bias, all.out, all.out_features,
+      [&](int64_t tokens, size_t* bytes) {
+        return lowbit_cuda_codebook_channel_workspace(gpu.description(), &weight, tokens, all.precision,
+                                                      bytes);
+      },
+      [&](auto* input, auto* bias_view, auto* y, void* memory, size_t bytes) {
+        return lowbit_cuda_codebook_channel_linear(gpu.description(), &weight, input, bias_view,
+                                                   all.precision, y, memory, bytes, gpu.stream());
+      });
+}
+
+template <bool kOut>
+void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments args(stack);
+  const Tensor x = args.tensor();
+  const Tensor packed = args.tensor();
+  const Tensor tables = args.tensor();
+  const Tensor outlier_offsets = args.optional_tensor();
+  const Tensor outlier_columns = args.optional_tensor();
+  const Tensor outlier_values = args.optional_tensor();
+  const Tensor bias = args.optional_tensor();
+  const int64_t in_features = args.integer();
+  const int64_t precision_number = args.integer();
+  const Tensor out = kOut ? args.tensor() : Tensor();
+
+  const Checker check("codebook_scalar_linear");
+  const Gpu gpu(check, x);
+  gpu.require_here({x, packed, tables, outlier_offsets, outlier_columns, outlier_values, bias, out});
+  check.expect_input(x, in_features);
+  lowbit_cuda_codebook_scalar weight = describe_scalar(check, tables, in_features);
+  check.expect(packed, "weight", Dtype::kU8, {scalar_words(check, weight), kWordBytes});
+  weight.packed = packed.data();
+  check.require(
+      bool(outlier_offsets) == bool(outlier_columns) && bool(outlier_offsets) == bool(outlier_values),
+      "outlier_offsets, outlier_columns and outlier_values belong together");
+  if (outlier_offsets) {
+    check.require(outlier_columns.dim() == 1, "outlier_columns must have one dimension");
+    const int64_t count = outlier_columns.size(0);
+    check.expect(outlier_offsets, "outlier_offsets", Dtype::kI32, {weight.out_features + 1});
+    check.expect(outlier_columns, "outlier_columns", Dtype::kI32, {count});
+    check.expect_float(outlier_values, "outlier_values", {count});
+    weight.outlier_offsets = static_cast<const int32_t*>(outlier_offsets.data());
+    weight.outlier_columns = static_cast<const int32_t*>(outlier_columns.data());
+    weight.outlier_values = outlier_values.data();
+    weight.outlier_values_dtype = c_dtype(outlier_values.dtype());
+  }
+  const lowbit_precision precision = check.precision(precision_number);
+  compute_on(
+      gpu, check, args, x, bias, out, weight.out_features,
+      [&](int64_t tokens, size_t* bytes) {
+        return lowbit_cuda_codebook_scalar_workspace(gpu.description(), &weight, tokens, precision, bytes);
+      },
+      [&](auto* input, auto* bias_view, auto* y, void* memory, size_t bytes) {
+        return lowbit_cuda_codebook_scalar_linear(gpu.description(), &weight, input, bias_view, precision, y,
+                                                  memory, bytes, gpu.stream());
+      });
+}
+
+template <bool kOut>
+void codebook_vector_linear(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments args(stack);
+  const Tensor x = args.tensor();
+  const Tensor packed = args.tensor();
+  const Tensor codebooks = args.tensor();
+  const Tensor out_scales = args.tensor();
+  const Tensor bias = args.optional_tensor();
+  const int64_t in_features = args.integer();
+  const int64_t precision_number = args.integer();
+  const Tensor out = kOut ? args.tensor() : Tensor();
+
+  const Checker check("codebook_vector_linear");
+  const Gpu gpu(check, x);
+  gpu.require_here({x, packed, codebooks, out_scales, bias, out});
+  check.expect_input(x, in_features);
+  check.require(out_scales.dim() == 1, "out_scales must have one dimension");
+  const int64_t out_features = out_scales.size(0);
+  check.expect(out_scales, "out_scales", codebooks.dtype(), {out_features});
+  lowbit_cuda_codebook_vector weight = describe_vector(check, codebooks, out_features, in_features);
+  check.expect(packed, "weight", Dtype::kU8, {vector_words(check, weight), kWordBytes});
+  weight.packed = packed.data();
+  weight.out_scales = out_scales.data();
+  const lowbit_precision precision = check.precision(precision_number);
+  compute_on(
+      gpu, check, args, x, bias, out, out_features,
+      [&](int64_t tokens, size_t* bytes) {
+        return lowbit_cuda_codebook_vector_workspace(gpu.description(), &weight, tokens, precision, bytes);
+      },
+      [&](auto* input, auto* bias_view, auto* y, void* memory, size_t bytes) {
+        return lowbit_cuda_codebook_vector_linear(gpu.description(), &weight, input, bias_view, precision, y,
+                                                  memory, bytes, gpu.stream());
+      });
+}
+
+LOWBIT_INSTANTIATE(codebook_channel_linear)
+LOWBIT_INSTANTIATE(codebook_scalar_linear)
+LOWBIT_INSTANTIATE(codebook_vector_linear)
+
+}  // namespace lowbit::torch_ops

@@ -1,0 +1,201 @@
+"""The kernels behind `signs` and `planes` where the C interface's own tests do not reach: how tiles lie in
+memory, every loop and every partition of it, the largest sums, weights read out one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from lowbit.formats import PRECISIONS, Planes
+from lowbit.formats.bits import pack_codes, unpack_codes
+from torch import Tensor
+
+from tests.cuda.bits import DeviceBits, digits_of, last_error
+from tests.cuda.codebook import DeviceInfo
+from tests.emulated.device import Device, DeviceError, load
+from tests.ops.cases import DTYPES, Layer, activations, check, make
+
+PLANS = ("packed", "planes")
+
+
+def planes(codes: Tensor, bits: int, scales: Tensor | None = None, group_size: int = -1) -> Layer:
+    n, k = codes.shape
+    if scales is None:
+        scales = torch.ones(n, 1)
+    return Layer(Planes(pack_codes(codes, bits), scales, k, group_size), None)
+
+
+def tiles_of(codes: Tensor, digits: list[int]) -> Tensor:
+    """The tiles of codes [N, K], byte by byte from the drawing in csrc/cuda/bits/bits.h."""
+    n, k = codes.shape
+    rest, pieces = sum(digits), []
+    for width in digits:
+        rest -= width
+        fields, count = 8 // width, -(-n // 16)
+        inputs = 128 * fields
+        blocks = -(-k // inputs)
+        digit = torch.zeros(16 * count, inputs * blocks, dtype=torch.int64)
+        digit[:n, :k] = (codes.long() >> rest) & (2**width - 1)
+        tiles = torch.zeros(count, blocks, 4, 32, 16, dtype=torch.int64)
+        q, lane, r, i = torch.meshgrid(*(torch.arange(e) for e in (4, 32, 4, 4)), indexing="ij")
+        row, first = lane // 4 + 8 * (r % 2), 32 * q + 8 * (lane % 4) + 4 * (r // 2) + i
+        cut = digit.reshape(count, 16, blocks, fields, 128).permute(0, 2, 3, 1, 4)
+        for field in range(fields):
+            tiles |= cut[:, :, field, row, first].flatten(-2) << (width * field)
+        pieces.append(tiles.flatten())
+    return torch.cat(pieces).to(torch.uint8)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_tiles_lie_as_drawn(emulated: Device, bits: int, plan: str) -> None:
+    for n, k in ((1, 1), (17, 1029)):
+        packed = make("planes", n, k, bits, bits=bits, group_size=-1).packed
+        assert isinstance(packed, Planes)
+        layer = DeviceBits(emulated, Layer(packed, None), digits=plan)
+        expected = tiles_of(unpack_codes(packed.weight, k), digits_of(bits, plan))
+        target = next(a for a in layer.arrays if a.address == layer.structs[0].bits.tiles)
+        assert torch.equal(target.view[: expected.numel()], expected)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_one_input_reads_a_column_of_the_weight(emulated: Device, bits: int, plan: str) -> None:
+    """fp32: a product with 1 at one input and 0 elsewhere is that column, to the last bit."""
+    for k, group_size in ((7, 32), (300, 96), (1100, 128), (129, -1)):
+        layer = make("planes", 19, k, bits, bits=bits, group_size=group_size, bias=False)
+        inputs = [0, k // 2, k - 1]
+        x = torch.nn.functional.one_hot(torch.tensor(inputs), k).float()
+        y = DeviceBits(emulated, layer, digits=plan)(x, "exact")
+        assert isinstance(layer.packed, Planes)
+        assert torch.equal(y, layer.packed.dequantize()[:, inputs].T)
+
+
+# Shapes and multiprocessors for which a block has so many (row_warps, input_warps).
+PARTITIONS = {
+    (1, 1): (16, 300, 132),
+    (1, 2): (40, 1900, 132),
+    (1, 4): (40, 3100, 132),
+    (1, 8): (18, 17000, 132),
+}
+
+
+@pytest.mark.parametrize("partition", PARTITIONS, ids=str)
+@pytest.mark.parametrize("group_size", [-1, 128, 32])
+@pytest.mark.parametrize("bits", [1, 2, 4, 3])
+def test_every_partition(emulated: Device, bits: int, group_size: int, partition: tuple[int, int]) -> None:
+    n, k, multiprocessors = PARTITIONS[partition]
+    subject = make("planes", n, k, bits, bits=bits, group_size=group_size)
+    for plan in PLANS if bits == 3 else ("packed",):
+        layer = DeviceBits(emulated, subject, digits=plan, gpu=DeviceInfo(90, multiprocessors))
+        chosen = layer.explain(2, "high")
+        assert (chosen["row_warps"], chosen["input_warps"]) == partition
+        x = activations(2, k, torch.float32, seed=bits)
+        for precision in ("fast", "high"):
+            check(subject, x, layer(x, precision), precision)
+
+
+@pytest.mark.parametrize("group_size", [-1, 128, 32])
+@pytest.mark.parametrize("bits", [1, 2])
+def test_rows_that_share_a_block(emulated: Device, bits: int, group_size: int) -> None:
+    """With many columns a block has several row tiles, the last block not all of them."""
+    subject = make("planes", 147, 1900, bits, bits=bits, group_size=group_size)
+    layer = DeviceBits(emulated, subject, digits="packed", gpu=DeviceInfo(90, 2))
+    x = activations(8, 1900, torch.float32, seed=bits)
+    for precision in ("fast", "high"):
+        chosen = layer.explain(8, precision)
+        assert chosen["input_warps"] == 2
+        if precision == "high" and (bits, group_size) != (2, 32):
+            assert chosen["row_warps"] > 1
+        check(subject, x, layer(x, precision), precision)
+
+
+@pytest.mark.parametrize("precision", ["fast", "high"])
+@pytest.mark.parametrize("columns", [8, 16, 24])
+@pytest.mark.parametrize("group_size", [-1, 128, 32])
+def test_every_loop(emulated: Device, group_size: int, columns: int, precision: str) -> None:
+    """Digits of 1, 2 and 4 bits, of several widths, planes up to 4 and more; one tile of columns or two."""
+    m = columns if precision == "fast" else columns // 2
+    for bits, plan in (
+        (1, "packed"),
+        (2, "packed"),
+        (4, "packed"),
+        (7, "packed"),
+        (3, "planes"),
+        (6, "planes"),
+    ):
+        subject = make("planes", 17, 1200, bits, bits=bits, group_size=group_size)
+        x = activations(m, 1200, torch.float32, seed=bits)
+        check(subject, x, DeviceBits(emulated, subject, digits=plan)(x, precision), precision)
+
+
+@pytest.mark.parametrize("scale_dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("group_size", [32, 64, 128, 1024])
+def test_dtypes_of_scales_in_every_loop(emulated: Device, group_size: int, scale_dtype: torch.dtype) -> None:
+    for bits, plan in ((1, "packed"), (2, "packed"), (3, "packed"), (2, "planes")):
+        subject = make("planes", 17, 1300, bits, bits=bits, group_size=group_size, scale_dtype=scale_dtype)
+        for m in (1, 17):
+            x = activations(m, 1300, torch.float32, seed=bits)
+            check(subject, x, DeviceBits(emulated, subject, digits=plan)(x, "high"), "high")
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_largest_sums(emulated: Device, bits: int, plan: str) -> None:
+    """Codes all ones, activations at the end of their range and of one sign: the sums of a group are as large
+    as they get, and accumulators that count as floats must still hold them."""
+    k = 1280
+    for low, (m, sign) in itertools.product((0, 2**bits - 1), ((2, 1), (2, -1), (18, 1))):
+        codes = torch.full((16, k), low, dtype=torch.uint8)
+        for group_size in (128, 32):
+            layer = planes(codes, bits, torch.ones(16, k // group_size), group_size)
+            # 32512 = 256 * 127: the lower column is 0; 32384 + 128 has -128 in it.
+            for value in (1.0, 32512 / 32639, 32384 / 32639):
+                x = torch.full((m, k), value * sign)
+                x[:, 0] = sign
+                for precision in ("fast", "high"):
+                    check(layer, x, DeviceBits(emulated, layer, digits=plan)(x, precision), precision)
+
+
+def test_longest_rows() -> None:
+    """8 bits by 8 bits at the most inputs whose integer sums fit, and one more."""
+    device = load("lowbit_emulated")
+    k = 65536
+    layer = planes(torch.full((3, k), 255, dtype=torch.uint8), 8)
+    for plan, m in (("packed", 1), ("planes", 1), ("packed", 17)):
+        y = DeviceBits(device, layer, digits=plan)(-torch.ones(m, k), "exact", activation_bits=8)
+        assert bool(((y / (-255.0 * k) - 1).abs() <= 2.0**-22).all())  # the scale is rounded, the sum is not
+    with pytest.raises(DeviceError):
+        DeviceBits(device, planes(torch.zeros(1, k + 1, dtype=torch.uint8), 8))(torch.ones(1, k + 1), "high")
+    assert "65537 inputs" in last_error(device)
+
+
+@pytest.mark.parametrize("group_size", [-1, 32, 128])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_row_has_the_same_bits_for_every_number_of_tokens_and_order(
+    group_size: int, precision: str
+) -> None:
+    device = load("lowbit_emulated")
+    x = activations(16, 2100, torch.float32)
+    for bits, plan in ((1, "packed"), (2, "packed"), (4, "packed"), (7, "packed"), (6, "planes")):
+        subject = DeviceBits(device, make("planes", 20, 2100, bits=bits, group_size=group_size), digits=plan)
+        together = subject(x, precision)
+        for m in (1, 3, 9):
+            assert torch.equal(subject(x[-m:], precision), together[-m:])
+        device.set_order(True)
+        try:
+            assert torch.equal(subject(x, precision), together)
+        finally:
+            device.set_order(False)
+
+
+def test_many_tokens_agree_with_few_on_whole_rows(emulated: Device) -> None:
+    """Sums of whole rows are integers: it cannot matter which kernel forms them."""
+    x = activations(65, 1500, torch.float32)
+    for bits, plan in ((1, "packed"), (4, "packed"), (7, "packed"), (3, "planes")):
+        subject = DeviceBits(emulated, make("planes", 140, 1500, bits=bits, group_size=-1), digits=plan)
+        many = subject(x, "high")
+        for first in (0, 30, 60):
+            few = x[first : first + 5]
+            assert torch.equal(many[first : first + 5], subject(few, "high"))

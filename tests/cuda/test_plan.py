@@ -1,0 +1,234 @@
+"""Which kernel a product would run, and why: no kernel runs here, only shapes and GPUs are looked at."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+
+from tests.cuda.bits import SignsLayer, describe, digits_of, explain, last_error
+from tests.cuda.codebook import DeviceInfo
+from tests.emulated.device import Device, DeviceError, load
+
+GPUS = {
+    "A100": DeviceInfo(80, 108),
+    "A10": DeviceInfo(86, 72),
+    "RTX 4090": DeviceInfo(89, 128),
+    "H100": DeviceInfo(90, 132),
+    "B200": DeviceInfo(100, 148),
+    "RTX 5090": DeviceInfo(120, 170),
+}
+# (N, K) of linear layers from 0.3 to 70 billion parameters, and shapes that divide into nothing.
+SHAPES = [(640, 640), (2048, 640), (640, 2048), (1024, 4096), (4096, 4096), (14336, 4096), (4096, 14336)]
+SHAPES += [(28672, 8192), (8192, 28672), (1, 1), (17, 1025), (131, 4097)]
+KERNELS = {"imma_gemv", "b1_gemv", "gemm", "fp32"}
+
+
+@pytest.fixture
+def device() -> Device:
+    return load("lowbit_emulated")
+
+
+def plan(
+    device: Device,
+    shape: tuple[int, int],
+    *,
+    bits: int = 1,
+    digits: str = "packed",
+    group_size: int = -1,
+    tokens: int = 1,
+    precision: str = "high",
+    active_bits: int = 0,
+    activation_bits: int = 0,
+    gpu: str = "H100",
+    segments: int = 1,
+) -> dict[str, Any]:
+    layer = SignsLayer(describe(*shape, digits_of(bits, digits), group_size))
+    if group_size != -1:
+        layer.bits.scales = 1 << 20  # a choice looks at no memory, but whether there are scales matters
+        layer.bits.scales_dtype = 1
+    return explain(
+        device,
+        (SignsLayer * segments)(*[layer] * segments),
+        tokens,
+        precision,
+        active_bits or bits,
+        activation_bits,
+        GPUS[gpu],
+    )
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_answer_has_its_reasons(device: Device, shape: tuple[int, int], gpu: str) -> None:
+    for precision in ("fast", "high", "exact"):
+        for tokens in (1, 8, 16, 17, 512):
+            for group_size in (-1, 128, 32):
+                found = plan(
+                    device, shape, tokens=tokens, precision=precision, group_size=group_size, gpu=gpu
+                )
+                assert {found["kernel"], *(other["kernel"] for other in found["rejected"])} == KERNELS
+                assert len(found["rejected"]) == len(KERNELS) - 1
+                assert found["reason"]
+                assert all(other["reason"] for other in found["rejected"])
+                assert found["launches"] == 2
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_split_of_a_row_does_not_depend_on_the_tokens(
+    device: Device, shape: tuple[int, int], gpu: str
+) -> None:
+    for precision in ("fast", "high"):
+        for bits, group_size in ((1, -1), (1, 128), (4, 128), (3, 32)):
+            splits = set()
+            for tokens in range(1, 17):
+                found = plan(
+                    device,
+                    shape,
+                    bits=bits,
+                    tokens=tokens,
+                    precision=precision,
+                    group_size=group_size,
+                    gpu=gpu,
+                )
+                assert found["kernel"] in ("imma_gemv", "b1_gemv")
+                splits.add(found["input_warps"])
+                assert 1 <= found["row_warps"] * found["input_warps"] <= 8
+            (split,) = splits
+            assert split <= -(-shape[1] // 1024)
+
+
+def test_rows_share_columns_where_there_are_many(device: Device) -> None:
+    """Every block reads all columns of its inputs, so with many of them blocks take more rows."""
+    for gpu in ("A100", "H100"):
+        row_warps = [plan(device, (8192, 8192), tokens=tokens, gpu=gpu)["row_warps"] for tokens in (1, 4, 8)]
+        assert row_warps == sorted(row_warps)
+        assert row_warps[-1] >= 4
+
+
+# Bytes a multiprocessor must have under way for 85 % of the bandwidth: bandwidth * latency / multiprocessors.
+# A B200 needs 37 KB, which no warp that fetches 2 KB ahead gives it.
+UNDER_WAY = {"A100": 10_400, "A10": 3_600, "RTX 4090": 3_300, "H100": 15_100, "RTX 5090": 5_400}
+
+
+@pytest.mark.parametrize("shape", [(4096, 4096), (14336, 4096), (4096, 14336), (8192, 28672)], ids=str)
+@pytest.mark.parametrize("gpu", UNDER_WAY)
+def test_large_layers_fill_the_gpu(device: Device, gpu: str, shape: tuple[int, int]) -> None:
+    """Warps are enough to keep memory busy, and no multiprocessor has more than twice its share."""
+    multiprocessors = GPUS[gpu].multiprocessors
+    for bits in (1, 2, 4):
+        found = plan(device, shape, bits=bits, group_size=128, precision="fast", gpu=gpu)
+        warps = found["blocks"] * found["row_warps"] * found["input_warps"] / multiprocessors
+        all_of_it = shape[0] * shape[1] // 8 / multiprocessors
+        assert min(warps, 16) * 2048 >= min(UNDER_WAY[gpu], all_of_it), found
+        rows = found["row_warps"] * 16
+        assert -(-found["blocks"] // multiprocessors) * rows * multiprocessors <= 2 * shape[0]
+
+
+def test_one_bit_products(device: Device) -> None:
+    """Only where their rate is known, where sums stay integers, and where the weight is read once."""
+    assert plan(device, (4096, 4096), gpu="A100")["kernel"] == "b1_gemv"
+    assert plan(device, (4096, 4096), gpu="A100", tokens=2)["kernel"] == "imma_gemv"
+    for tokens, kernel in ((8, "b1_gemv"), (9, "imma_gemv")):
+        found = plan(device, (4096, 4096), gpu="A100", tokens=tokens, precision="exact", activation_bits=1)
+        assert found["kernel"] == kernel
+    for gpu in set(GPUS) - {"A100"}:
+        found = plan(device, (4096, 4096), gpu=gpu, precision="exact", activation_bits=1)
+        assert found["kernel"] == "imma_gemv"
+        (reason,) = [other["reason"] for other in found["rejected"] if other["kernel"] == "b1_gemv"]
+        assert ("unmeasured" if GPUS[gpu].architecture < 100 else "emulated") in reason
+    for changes, word in (
+        ({"precision": "fast"}, "activations have a scale for every 128"),
+        ({"group_size": 128}, "weight has a scale for every 128"),
+        ({"group_size": 32}, "weight has a scale for every 32"),
+        ({"bits": 4}, "digits of more than one bit"),
+        ({"tokens": 3}, "3 tokens of 16 bit planes"),
+    ):
+        found = plan(device, (4096, 4096), gpu="A100", **changes)
+        assert found["kernel"] == "imma_gemv"
+        (reason,) = [other["reason"] for other in found["rejected"] if other["kernel"] == "b1_gemv"]
+        assert word in reason
+    assert plan(device, (64, 64), bits=4, digits="planes", gpu="A100")["kernel"] == "b1_gemv"
+    found = plan(device, (64, 64), bits=3, active_bits=2, gpu="A100")  # digits 2 + 1
+    assert found["kernel"] == "imma_gemv"
+
+
+@pytest.mark.parametrize("activation_bits", range(9))
+@pytest.mark.parametrize("gpu", ["B200", "RTX 5090"])
+def test_never_one_bit_products_on_blackwell(device: Device, gpu: str, activation_bits: int) -> None:
+    for tokens in (1, 2, 8, 16):
+        found = plan(device, (4096, 4096), gpu=gpu, tokens=tokens, activation_bits=activation_bits)
+        assert found["kernel"] == "imma_gemv"
+
+
+def test_columns_and_passes(device: Device) -> None:
+    for precision, tokens, columns, passes in (
+        ("fast", 1, 1, 1),
+        ("fast", 16, 16, 1),
+        ("high", 8, 16, 1),
+        ("high", 9, 18, 2),
+        ("fast", 64, 64, 1),
+        ("high", 64, 128, 2),
+        ("exact", 3, 3, 1),
+    ):
+        found = plan(device, (128, 1024), tokens=tokens, precision=precision)
+        assert (found["columns"], found["passes"]) == (columns, passes)
+        assert found["bytes"]["weight"] == 128 * 1024 // 8 * passes
+
+
+def test_passes_of_eight_columns(device: Device) -> None:
+    """Where sixteen would not fit the registers."""
+    for tokens, passes in ((8, 1), (16, 2)):
+        assert plan(device, (128, 1024), tokens=tokens, precision="fast", group_size=32)["passes"] == passes
+
+
+def test_many_tokens_take_turns(device: Device) -> None:
+    one = plan(device, (128, 1024), tokens=4096)
+    more = plan(device, (128, 1024), tokens=10000)
+    assert (one["launches"], more["launches"]) == (2, 6)
+    assert one["bytes"]["workspace"] == more["bytes"]["workspace"]
+    none = plan(device, (128, 1024), tokens=0)
+    assert (none["launches"], none["bytes"]["workspace"]) == (0, 0)
+
+
+def test_bytes(device: Device) -> None:
+    found = plan(device, (160, 2048), bits=4, group_size=128)
+    assert found["bytes"]["weight"] == 160 * 2048 // 2
+    assert found["bytes"]["scales"] == 160 * 2048 // 128 * 2
+    half = plan(device, (160, 2048), bits=4, digits="planes", active_bits=2, group_size=128)
+    assert half["bytes"]["weight"] == 160 * 2048 // 4
+
+
+@pytest.mark.parametrize("architecture", [75, 70, 0])
+def test_older_gpus_are_refused(device: Device, architecture: int) -> None:
+    layer = SignsLayer(describe(64, 64))
+    with pytest.raises(DeviceError):
+        explain(device, (SignsLayer * 1)(layer), 1, "high", gpu=DeviceInfo(architecture, 40))
+    version = f"{architecture // 10}.{architecture % 10}"
+    assert f"compute capability {version}; the CUDA kernels need 8.0 or newer" in last_error(device)
+
+
+def test_text_too_long_for_the_buffer(device: Device) -> None:
+    layer = (SignsLayer * 1)(SignsLayer(describe(64, 64)))
+    length = ctypes.c_size_t()
+    text = ctypes.create_string_buffer(b"untouched", 16)
+    arguments = (ctypes.byref(GPUS["H100"]), layer, 1, 1, ctypes.c_int64(1), 0, 1, text)
+    entry = device.library.lowbit_cuda_explain
+    assert entry(*arguments, ctypes.c_size_t(16), ctypes.byref(length)) != 0
+    assert text.value == b"untouched"
+    assert f"room for 16 bytes; allowed: {length.value} or more" in last_error(device)
+    text = ctypes.create_string_buffer(length.value)
+    assert entry(*arguments[:-1], text, length, ctypes.byref(length)) == 0
+
+
+def test_devices(device: Device) -> None:
+    count, info = ctypes.c_int32(), DeviceInfo()
+    device.run("lowbit_cuda_device_count", ctypes.byref(count))
+    assert count.value == 1
+    device.run("lowbit_cuda_get_device", 0, ctypes.byref(info))
+    assert (info.architecture, info.multiprocessors) == (90, 132)
+    with pytest.raises(DeviceError):
+        device.run("lowbit_cuda_get_device", 1, ctypes.byref(info))
+    assert last_error(device) == "ordinal is 1; allowed: 0 to 0"

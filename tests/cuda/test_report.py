@@ -1,0 +1,154 @@
+"""The compiled kernels against benchmarks/results/cuda_report.json, and the report's own tools."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from cuda_report import __main__ as report  # noqa: E402
+from cuda_report import cases, static  # noqa: E402
+from cuda_report.disassembly import Function, Instruction, tool  # noqa: E402
+from cuda_report.estimate import Work, estimate  # noqa: E402
+from cuda_report.gpus import DRAM_EFFICIENCY, GPUS  # noqa: E402
+from cuda_report.kernels import find  # noqa: E402
+from cuda_report.loops import Loop, hot_loops, pipe, width_of  # noqa: E402
+from cuda_report.occupancy import Occupancy, occupancy  # noqa: E402
+from cuda_report.plans import Planner  # noqa: E402
+
+A100 = GPUS[0]
+
+
+def _needs_library() -> Path:
+    if not report.LIBRARY.exists():
+        pytest.skip(f"{report.LIBRARY} was not built: no nvcc")
+    try:
+        tool("cuobjdump")
+        tool("nvdisasm")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    return report.LIBRARY
+
+
+@pytest.fixture(scope="module")
+def compiled() -> list[static.Entry]:
+    return static.entries(_needs_library(), report.CACHE)
+
+
+@pytest.fixture(scope="module")
+def committed() -> list[static.Entry]:
+    document = json.loads((report.RESULTS / "cuda_report.json").read_text())
+    return [static.from_dict(values) for values in document["static"]]
+
+
+@pytest.mark.slow
+def test_no_worse_than_committed(compiled: list[static.Entry], committed: list[static.Entry]) -> None:
+    """5 % more instructions per weight, a spill, a CALL, a missing opcode or a narrower load."""
+    assert static.regressions(committed, compiled) == []
+
+
+@pytest.mark.slow
+def test_every_target_has_every_kernel(compiled: list[static.Entry]) -> None:
+    by_kernel: dict[str, set[int]] = {}
+    for entry in compiled:
+        by_kernel.setdefault(entry.kernel, set()).add(entry.target)
+    assert all(targets == {80, 90, 100, 120} for targets in by_kernel.values())
+    assert len(by_kernel) <= 100
+
+
+@pytest.mark.slow
+def test_estimates_are_those_of_the_plan(compiled: list[static.Entry]) -> None:
+    known = {(entry.kernel, entry.target): entry for entry in compiled}
+    planner = Planner(_needs_library())
+    row = cases.one(planner, known, cases.CASES[0], 8192, 8192, 1, A100)
+    assert row is not None
+    assert row.blocks * row.warps >= A100.multiprocessors
+    assert row.share < row.stream <= DRAM_EFFICIENCY
+    assert row.us < row.call_us
+
+
+def test_a_regression_is_found(committed: list[static.Entry]) -> None:
+    assert static.regressions(committed, committed) == []
+    at = next(i for i, entry in enumerate(committed) if entry.loops)
+    (loop, *rest) = committed[at].loops
+
+    def problems(**changes: object) -> str:
+        entry = replace(committed[at], loops=(replace(loop, **changes), *rest))
+        return "; ".join(static.regressions(committed, [*committed[:at], entry, *committed[at + 1 :]]))
+
+    assert problems(per_weight=loop.per_weight * 0.9) == ""
+    assert "instructions per weight" in problems(per_weight=100.0)
+    assert "CALL" in problems(calls=1)
+    assert "64 bits" in problems(stream_bits=64)
+    spilled = replace(committed[at], spills=8)
+    assert "spilled" in static.regressions(committed, [spilled])[0]
+    gone = replace(committed[at], loops=())
+    assert any("no loop with" in line for line in static.regressions(committed, [gone]))
+    assert any("not in the library" in line for line in static.regressions(committed, committed[1:]))
+
+
+def _code(*lines: str) -> Function:
+    body = []
+    for index, line in enumerate(lines):
+        opcode, _, operands = line.partition(" ")
+        body.append(Instruction(16 * index, "", opcode, operands))
+    return Function("kernel", 90, body, 32, 0, 0)
+
+
+def test_hot_loop_is_the_inner_one() -> None:
+    function = _code(
+        "S2R R0",
+        "IADD3 R1",  # 0x10: outer
+        "LDG.E.NA.LTC128B.128.CONSTANT R4, [R2]",  # 0x20: inner
+        "IMMA.16832.U8.S8 R8",
+        "@P0 BRA 0x20",
+        "IMMA.16832.S8.S8 R8",
+        "BRA 0x10",
+        "EXIT",
+    )
+    function.instructions[4] = Instruction(0x40, "@P0", "BRA", "0x20")
+    (loop,) = hot_loops(function, "IMMA.16832.U8.S8")
+    assert [item.address for item in loop.body] == [0x20, 0x30, 0x40]
+    assert width_of(loop.streams()[0]) == 128
+    assert [pipe(item) for item in loop.body] == ["MEMORY", "TENSOR", "CONTROL"]
+
+
+def test_calls() -> None:
+    leaves = _code("CALL.REL.NOINC 0x20", "BRA 0x0")
+    converges = _code("BRA.CONV ~URZ, 0x20", "CALL.REL.NOINC 0x990", "BRA 0x0")
+    real = _code("CALL.REL.NOINC 0x990", "BRA 0x0")
+    counts = [Loop(tuple(code.instructions)).calls() for code in (leaves, converges, real)]
+    assert counts == [0, 0, 1]
+
+
+def test_undeclared_kernel() -> None:
+    with pytest.raises(LookupError, match="unheard_of"):
+        find("unheard_of<1>")
+
+
+def test_occupancy() -> None:
+    assert occupancy(A100, 32, 0, 256) == Occupancy(8, 64, "warps")
+    assert occupancy(A100, 128, 0, 256) == Occupancy(2, 16, "registers")
+    assert occupancy(A100, 32, 80 << 10, 256) == Occupancy(2, 16, "shared memory")
+    assert occupancy(A100, 32, 0, 32) == Occupancy(32, 32, "blocks")
+
+
+def test_model_by_hand() -> None:
+    """One full wave that DRAM bounds, then half of one that what is in flight bounds."""
+    blocks = A100.multiprocessors * 2
+    work = Work(blocks * 3 // 2, 8e6, 1e6, 1e6, 0.1, 0.05, 8.0, A100.int8_macs, 4096)
+    found = estimate(A100, work, Occupancy(2, 16, "registers"))
+    dram = A100.dram_gbs * DRAM_EFFICIENCY
+    half = min(dram, A100.multiprocessors * 8 * 4096 / A100.loaded_latency_ns)
+    expected = 1e6 * 2 / 3 / dram + 1e6 / 3 / half
+    assert found.stream == pytest.approx(1e6 / expected / A100.dram_gbs)
+    assert found.bound == "dram"
+    assert found.waves == pytest.approx(1.5)
+    columns = estimate(A100, replace(work, cached=4e6), Occupancy(2, 16, "registers"))
+    assert columns.bound == "cache"
