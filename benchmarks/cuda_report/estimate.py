@@ -8,13 +8,12 @@ A multiprocessor with b blocks takes weights at the lowest of
     alu      logic and integer lanes
     tensor   multiply-adds of the mma instructions
 
-and all multiprocessors together at no more than 92 % of the DRAM bandwidth, and of what L2 delivers:
+and all multiprocessors together at no more than 92 % of the DRAM bandwidth, or what L2 delivers:
 
     cache    weights once, and the columns once for every block, whose row warps share them in L1
 
-The grid runs in waves: full
-ones, then a last one with fewer blocks, on which only the multiprocessors that have one work. A fixed time is
-added for the kernel's start and end, with one latency to fill the pipeline.
+The grid runs in waves: full ones, then a last one with fewer blocks, on which only the multiprocessors that
+have one work. A fixed time is added for the kernel's start and end, with one latency to fill the pipeline.
 
 Not in it: bank conflicts, L1 traffic, clocks below boost, DRAM refresh and row misses, imbalance
 inside a block.

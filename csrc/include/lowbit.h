@@ -20,9 +20,12 @@
 
 #ifdef __cplusplus
 extern "C" {
+#define LOWBIT_ENUM : int32_t /* so that a wrong number in one is an error to report, not undefined behaviour */
+#else
+#define LOWBIT_ENUM
 #endif
 
-typedef enum lowbit_status {
+typedef enum lowbit_status LOWBIT_ENUM {
   LOWBIT_OK = 0,
   LOWBIT_INVALID_ARGUMENT = 1,
   LOWBIT_UNSUPPORTED = 2,
@@ -30,14 +33,18 @@ typedef enum lowbit_status {
   LOWBIT_DEVICE_FAILED = 4 /* a GPU refused a launch or reported an error */
 } lowbit_status;
 
-typedef enum lowbit_dtype { LOWBIT_F32 = 0, LOWBIT_F16 = 1, LOWBIT_BF16 = 2 } lowbit_dtype;
+typedef enum lowbit_dtype LOWBIT_ENUM { LOWBIT_F32 = 0, LOWBIT_F16 = 1, LOWBIT_BF16 = 2 } lowbit_dtype;
 
 /* fast:  activations int8, one scale per token and 128 inputs, exact integer products.
  * high:  activations in 16-bit fixed point, one scale per token, exact integer products.
  * exact: fp32. */
-typedef enum lowbit_precision { LOWBIT_FAST = 0, LOWBIT_HIGH = 1, LOWBIT_EXACT = 2 } lowbit_precision;
+typedef enum lowbit_precision LOWBIT_ENUM {
+  LOWBIT_FAST = 0,
+  LOWBIT_HIGH = 1,
+  LOWBIT_EXACT = 2
+} lowbit_precision;
 
-typedef enum lowbit_isa {
+typedef enum lowbit_isa LOWBIT_ENUM {
   LOWBIT_ISA_SCALAR = 0,
   LOWBIT_ISA_AVX2 = 1,
   LOWBIT_ISA_AVX_VNNI = 2,

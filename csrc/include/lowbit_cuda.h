@@ -151,7 +151,7 @@ LOWBIT_API lowbit_status lowbit_cuda_explain(const lowbit_cuda_device* device,
  * no scales
  *
  *   gates [sets][M][experts] */
-typedef enum lowbit_cuda_form {
+typedef enum lowbit_cuda_form LOWBIT_ENUM {
   LOWBIT_CUDA_COLUMNS = 0,
   LOWBIT_CUDA_PLANES = 1,
   LOWBIT_CUDA_FLOATS = 2
