@@ -13,9 +13,10 @@ import torch
 from lowbit.formats import PRECISIONS
 from lowbit.ops import _library
 
+from tests.native import needs_native
 from tests.ops import cases
 
-pytestmark = pytest.mark.skipif(_library.load() is not None, reason=f"no native operators: {_library.load()}")
+pytestmark = needs_native
 
 N, K = (int(size) for size in os.environ.get("LOWBIT_BENCH_SIZE", "512x1024").split("x"))
 

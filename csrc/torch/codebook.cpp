@@ -1,6 +1,7 @@
 // lowbit::codebook_{channel,scalar,vector}_linear: check and unpack the arguments, then call the C function.
 #include "torch/channel.h"
 #include "torch/operators.h"
+#include "torch/outliers.h"
 #include "torch/tensor.h"
 
 namespace lowbit::torch_ops {
@@ -32,9 +33,10 @@ void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
   const Tensor x = args.tensor();
   const Tensor weight = args.tensor();
   const Tensor tables = args.tensor();
-  const Tensor outlier_offsets = args.optional_tensor();
-  const Tensor outlier_columns = args.optional_tensor();
-  const Tensor outlier_values = args.optional_tensor();
+  Outliers outliers;
+  outliers.offsets = args.optional_tensor();
+  outliers.columns = args.optional_tensor();
+  outliers.values = args.optional_tensor();
   const Tensor bias = args.optional_tensor();
   const int64_t in_features = args.integer();
   const int64_t precision_number = args.integer();
@@ -55,20 +57,9 @@ void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
   scalar.weight = static_cast<const uint8_t*>(weight.data());
   scalar.tables = tables.data();
   scalar.tables_dtype = c_dtype(tables.dtype());
-  check.require(
-      bool(outlier_offsets) == bool(outlier_columns) && bool(outlier_offsets) == bool(outlier_values),
-      "outlier_offsets, outlier_columns and outlier_values belong together");
-  if (outlier_offsets) {
-    check.require(outlier_columns.dim() == 1, "outlier_columns must have one dimension");
-    const int64_t count = outlier_columns.size(0);
-    check.expect(outlier_offsets, "outlier_offsets", Dtype::kI32, {out_features + 1});
-    check.expect(outlier_columns, "outlier_columns", Dtype::kI32, {count});
-    check.expect_float(outlier_values, "outlier_values", {count});
-    scalar.outlier_offsets = static_cast<const int32_t*>(outlier_offsets.data());
-    scalar.outlier_columns = static_cast<const int32_t*>(outlier_columns.data());
-    scalar.outlier_values = outlier_values.data();
-    scalar.outlier_values_dtype = c_dtype(outlier_values.dtype());
-    check.require(scalar.outlier_offsets[out_features] == count,
+  outliers.describe(check, scalar);
+  if (outliers.offsets) {
+    check.require(scalar.outlier_offsets[out_features] == outliers.columns.size(0),
                   "the last of outlier_offsets must be the number of outliers");
   }
   const lowbit_precision precision = check.precision(precision_number);

@@ -12,19 +12,14 @@ import kernels
 import lowbit
 import pytest
 import torch
-from lowbit import backends
 from lowbit.environment import environment
 from lowbit.errors import BackendError
 from lowbit.memory import PeakMemory
 from PIL import Image
 from rich.console import Console
 
+from tests.native import needs_native
 from tests.tiny_llama import tiny_model  # noqa: F401 (a fixture)
-
-native = pytest.mark.skipif(
-    not backends.availability()["cpu"].ok,
-    reason=f"no native kernels: {backends.availability()['cpu'].reason}",
-)
 
 
 @pytest.mark.parametrize("entry", kernels.ENTRIES, ids=lambda entry: entry.name)
@@ -36,13 +31,13 @@ def test_unpacking_is_a_fair_rival(entry):
     assert error < 2e-2
 
 
-@native
+@needs_native
 @pytest.mark.parametrize("entry", kernels.ENTRIES, ids=lambda entry: entry.name)
 def test_what_is_timed_is_right(entry):
     kernels.check(entry, entry.make(96, 256), torch.randn(3, 256).bfloat16())
 
 
-@native
+@needs_native
 def test_a_wrong_kernel_is_not_timed(monkeypatch):
     entry = kernels.ENTRIES[0]
     monkeypatch.setattr(kernels, "operator_call", lambda packed, precision, x, y: lambda: y.zero_())
@@ -50,7 +45,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch):
         kernels.check(entry, entry.make(96, 256), torch.randn(3, 256).bfloat16())
 
 
-@native
+@needs_native
 def test_kernels_script(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(kernels, "last_level_cache", lambda: 1 << 16)
     monkeypatch.setattr("timing.copies_needed", lambda *_: 2)

@@ -7,12 +7,10 @@ import torch
 from lowbit import ops
 from lowbit.backends.cpu import tile_bits, tile_scales
 from lowbit.errors import BackendError, DtypeError, FormatError, ShapeError, ValueRangeError
-from lowbit.ops import _library
 
+from tests.native import needs_native
 from tests.ops import cases
 
-failure = _library.load()
-needs_native = pytest.mark.skipif(failure is not None, reason=f"no native operators: {failure}")
 BACKENDS = [pytest.param("cpu", marks=needs_native), "torch"]
 N, K = 70, 150
 

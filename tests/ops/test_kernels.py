@@ -7,11 +7,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lowbit.formats import PRECISIONS, Signs
-from lowbit.ops import _library
 
+from tests.native import needs_native
 from tests.ops import cases
 
-pytestmark = pytest.mark.skipif(_library.load() is not None, reason=f"no native operators: {_library.load()}")
+pytestmark = needs_native
 
 precisions = st.sampled_from(PRECISIONS)
 dtypes = st.sampled_from(cases.DTYPES)

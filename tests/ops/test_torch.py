@@ -7,12 +7,12 @@ import torch
 from lowbit import ops
 from lowbit.errors import LowbitError
 from lowbit.formats import PRECISIONS, Signs
-from lowbit.ops import _library
 from torch import nn
 
+from tests.native import needs_native
 from tests.ops import cases
 
-pytestmark = pytest.mark.skipif(_library.load() is not None, reason=f"no native operators: {_library.load()}")
+pytestmark = needs_native
 
 N, K = 70, 150
 

@@ -4,6 +4,7 @@
 #include "torch/cuda/device.h"
 #include "torch/cuda/packed.h"
 #include "torch/operators.h"
+#include "torch/outliers.h"
 
 namespace lowbit::torch_ops {
 
@@ -44,9 +45,10 @@ void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
   const Tensor x = args.tensor();
   const Tensor packed = args.tensor();
   const Tensor tables = args.tensor();
-  const Tensor outlier_offsets = args.optional_tensor();
-  const Tensor outlier_columns = args.optional_tensor();
-  const Tensor outlier_values = args.optional_tensor();
+  Outliers outliers;
+  outliers.offsets = args.optional_tensor();
+  outliers.columns = args.optional_tensor();
+  outliers.values = args.optional_tensor();
   const Tensor bias = args.optional_tensor();
   const int64_t in_features = args.integer();
   const int64_t precision_number = args.integer();
@@ -54,25 +56,12 @@ void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
 
   const Checker check("codebook_scalar_linear");
   const Gpu gpu(check, x);
-  gpu.require_here({x, packed, tables, outlier_offsets, outlier_columns, outlier_values, bias, out});
+  gpu.require_here({x, packed, tables, outliers.offsets, outliers.columns, outliers.values, bias, out});
   check.expect_input(x, in_features);
   lowbit_cuda_codebook_scalar weight = describe_scalar(check, tables, in_features);
   check.expect(packed, "weight", Dtype::kU8, {scalar_words(check, weight), kWordBytes});
   weight.packed = packed.data();
-  check.require(
-      bool(outlier_offsets) == bool(outlier_columns) && bool(outlier_offsets) == bool(outlier_values),
-      "outlier_offsets, outlier_columns and outlier_values belong together");
-  if (outlier_offsets) {
-    check.require(outlier_columns.dim() == 1, "outlier_columns must have one dimension");
-    const int64_t count = outlier_columns.size(0);
-    check.expect(outlier_offsets, "outlier_offsets", Dtype::kI32, {weight.out_features + 1});
-    check.expect(outlier_columns, "outlier_columns", Dtype::kI32, {count});
-    check.expect_float(outlier_values, "outlier_values", {count});
-    weight.outlier_offsets = static_cast<const int32_t*>(outlier_offsets.data());
-    weight.outlier_columns = static_cast<const int32_t*>(outlier_columns.data());
-    weight.outlier_values = outlier_values.data();
-    weight.outlier_values_dtype = c_dtype(outlier_values.dtype());
-  }
+  outliers.describe(check, weight);
   const lowbit_precision precision = check.precision(precision_number);
   compute_on(
       gpu, check, args, x, bias, out, weight.out_features,
