@@ -223,7 +223,7 @@ class Result:
 
 def write(output: Path, stem: str, result: Result) -> None:
     """STEM.json, STEM.md and STEM.png in ``output``."""
-    from plots import plot_demo
+    from report.demo_plot import plot_demo
 
     measured, machine = result.measured, describe(result.stamp)
     document = {

@@ -29,9 +29,10 @@ from lowbit.environment import describe, disturbance, environment, last_level_ca
 from lowbit.errors import LowbitError
 from lowbit.measure import decode_speed, weight_size
 from lowbit.models import load
+from lowbit.statistics import Spread
 from report import markdown_table, write_json
 from rich.console import Console
-from timing import Candidate, Spread, alternate
+from timing import Candidate, alternate
 from torch import Tensor, nn
 
 ORIGINAL, LOW_BIT, LOOP = "original", "low-bit", "loop alone"

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from statistics import median, quantiles
+from statistics import median
 
 Call = Callable[[], object]
 
@@ -23,11 +24,17 @@ class Candidate:
         name: unique in a run.
         calls: the same work on different copies of the weights.
         bytes: read and written by one call, everything counted.
+        bits_per_weight: of the stored weight, everything counted; None where there is no weight.
+        activation_error: relative error of the product that rounding activations makes; None: not measured.
+        setting: entered around each turn, outside the time, e.g. to force an instruction set.
     """
 
     name: str
     calls: Sequence[Call]
     bytes: int
+    bits_per_weight: float | None = None
+    activation_error: float | None = None
+    setting: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 @dataclass
@@ -36,32 +43,6 @@ class Samples:
 
     cold: list[float] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and quartiles."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        if len(values) < 2:
-            return cls(values[0], values[0], values[0])
-        low, middle, high = quantiles(values, n=4, method="inclusive")
-        return cls(middle, low, high)
-
-    def __str__(self) -> str:
-        return f"{figures(self.median)} ({figures(self.low)}-{figures(self.high)})"
-
-
-def figures(value: float) -> str:
-    """Three figures, no exponent."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
 
 
 def copies_needed(weight_bytes: int, cache_bytes: int) -> int:
@@ -90,22 +71,19 @@ def alternate(
             count, start = counts[candidate.name], positions[candidate.name]
             order = [candidate.calls[(start + i) % len(candidate.calls)] for i in range(count)]
             positions[candidate.name] = start + count
-            samples[candidate.name].cold.append(_time(order))
-            samples[candidate.name].warm.append(_time([order[-1]] * count))
+            with candidate.setting():
+                samples[candidate.name].cold.append(_time(order))
+                samples[candidate.name].warm.append(_time([order[-1]] * count))
         if progress is not None:
             progress(done + 1, rounds)
     return samples
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """How many times faster ``ours`` is: ratios of the same rounds."""
-    return Spread.of([there / here for here, there in zip(ours, theirs, strict=True)])
-
-
 def _calls_per_round(candidate: Candidate, round_ms: float) -> int:
-    candidate.calls[0]()
-    microseconds = _time([candidate.calls[1 % len(candidate.calls)]] * 2)
-    return int(min(max(round_ms * 1000 / microseconds, 2), 200))
+    with candidate.setting():
+        candidate.calls[0]()
+        microseconds = _time([candidate.calls[1 % len(candidate.calls)]] * 2)
+    return int(min(max(round_ms * 1000 / microseconds, 1), 200))
 
 
 def _time(calls: Sequence[Call]) -> float:

@@ -228,6 +228,19 @@ LOWBIT_API lowbit_status lowbit_quantize_activations(const lowbit_input* x, int3
 LOWBIT_API lowbit_status lowbit_signs_prologue(const lowbit_signs* segment, const lowbit_input* x,
                                                float* gates, float* z);
 
+/* One piece of memory. */
+typedef struct lowbit_span {
+  const void* data;
+  int64_t bytes;
+} lowbit_span;
+
+/* Reads every byte of the spans once, on the threads the kernels use, and does nothing with it: the floor
+ * that benchmarks hold the kernels against. *sum becomes the exclusive or of all 8-byte words (of single
+ * bytes in the last incomplete 64 of a span). accumulators    1, 4 or 8 independent chains of 16-byte loads
+ *   prefetch_bytes  how far ahead of the loads lines are asked for; 0: left to the hardware */
+LOWBIT_API lowbit_status lowbit_read(const lowbit_span* spans, int32_t count, int32_t accumulators,
+                                     int64_t prefetch_bytes, uint64_t* sum);
+
 #ifdef __cplusplus
 }
 #endif

@@ -31,6 +31,17 @@ void set_isa(const std::string& name) {
   raise("BackendError", "unknown instruction set", py::str(name), py::cast(available_isas()));
 }
 
+uint64_t read(const std::vector<py::array>& arrays, int32_t accumulators, int64_t prefetch_bytes) {
+  std::vector<lowbit_span> spans;
+  for (const py::array& array : arrays) {
+    if ((array.flags() & py::array::c_style) == 0) raise("ShapeError", "an array to read is not contiguous");
+    spans.push_back({array.data(), array.nbytes()});
+  }
+  uint64_t sum = 0;
+  check(lowbit_read(spans.data(), static_cast<int32_t>(spans.size()), accumulators, prefetch_bytes, &sum));
+  return sum;
+}
+
 void set_num_threads(int32_t threads) {
   if (threads < 0) raise("ValueRangeError", "threads must not be negative", py::int_(threads));
   lowbit_set_num_threads(threads);
@@ -50,6 +61,12 @@ PYBIND11_MODULE(_native, m) {
   m.def("num_threads", &lowbit_get_num_threads, "Threads used by the next calls.");
   m.def("set_num_threads", &set_num_threads, py::arg("threads"),
         "Sets the number of threads; 0 is one per available core.");
+
+  m.def("read", &read, py::arg("arrays"), py::kw_only(), py::arg("accumulators") = 4,
+        py::arg("prefetch_bytes") = 0,
+        "Reads all bytes of C-contiguous arrays once and returns their exclusive or: the floor of a "
+        "kernel's time.\n"
+        "accumulators: 1, 4 or 8 chains of loads; prefetch_bytes: how far ahead lines are asked for.");
 
   m.def("pack_signs", &pack_signs, py::arg("values"),
         "bool or float32 [N, K] -> uint8 [N, ceil(K / 8)]: bit k % 8 of byte k // 8 is set where the value "

@@ -1,0 +1,31 @@
+"""What a user of packed weights does without kernels for them: unpack to bfloat16 and call torch."""
+
+from __future__ import annotations
+
+import torch
+from lowbit.formats import PackedWeight, Planes, Signs
+from torch import Tensor
+from torch.nn import functional as F
+
+# Row b holds the eight values +1 / -1 of byte b: one look-up unpacks eight weights.
+_SIGNS_OF_BYTE = (((torch.arange(256)[:, None] >> torch.arange(8)) & 1) * 2 - 1).to(torch.bfloat16)
+
+
+def unpack_and_multiply(packed: PackedWeight, x: Tensor) -> Tensor:
+    """[tokens, out_features] of bfloat16 x, unpacking by table and in place where plain torch can."""
+    if isinstance(packed, Signs) and packed.in_scales is not None and packed.out_scales is not None:
+        gates = packed.gates(x).to(x.dtype)
+        y = F.linear(x * (gates @ packed.in_scales.to(x.dtype)), _signs(packed.weight))
+        return y * (gates @ packed.out_scales.to(x.dtype))
+    if isinstance(packed, Planes):
+        weight = _signs(packed.weight[0])
+        for plane in packed.weight[1:]:
+            weight = weight.mul_(2).add_(_signs(plane))
+        groups = weight.view(packed.out_features, -1, packed.group_size)
+        groups.mul_(packed.scales.to(weight.dtype)[:, :, None])
+        return F.linear(x, weight)
+    return F.linear(x, packed.dequantize().to(x.dtype))
+
+
+def _signs(bits: Tensor) -> Tensor:
+    return _SIGNS_OF_BYTE.index_select(0, bits.flatten().int()).reshape(bits.shape[0], -1)
