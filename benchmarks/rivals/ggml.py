@@ -138,7 +138,9 @@ def _until_null(pointers: Any) -> Iterator[Pointer]:
 
 
 def _bind(folder: Path, library: str, functions: Any) -> dict[str, Callable[..., Any]]:
-    loaded = ctypes.CDLL(str(folder / f"lib{library}.so"), mode=ctypes.RTLD_GLOBAL)
+    # By the name the libraries know each other by: under another one a second copy would be loaded.
+    names = sorted(folder.glob(f"lib{library}.so.*"), key=lambda path: len(path.name))
+    loaded = ctypes.CDLL(str(names[0] if names else folder / f"lib{library}.so"))
     bound = {}
     for name, result, arguments in functions:
         function = getattr(loaded, name)

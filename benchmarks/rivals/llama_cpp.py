@@ -15,19 +15,19 @@ from timing import Candidate
 from rivals import Missing, Problem, relative_error
 from rivals.ggml import Ggml, Product
 
-# Types, and whether llama.cpp re-lays them for its CPU kernels where those exist (its default).
+# Numbers of ``enum ggml_type``, which GGUF files hold: they do not change.
 TYPES = {
-    "F16": False,
-    "BF16": False,
-    "Q8_0": True,
-    "Q4_0": True,
-    "Q4_K": True,
-    "Q3_K": True,
-    "Q2_K": True,
-    "IQ1_S": False,
-    "TQ1_0": False,
-    "TQ2_0": False,
-    "Q1_0": False,
+    "F16": 1,
+    "BF16": 30,
+    "Q8_0": 8,
+    "Q4_0": 2,
+    "Q4_K": 12,
+    "Q3_K": 11,
+    "Q2_K": 10,
+    "IQ1_S": 19,
+    "TQ1_0": 34,
+    "TQ2_0": 35,
+    "Q1_0": 41,
 }
 # Quantisers are slow and speed does not depend on values: these rows are quantised and repeated.
 _ROWS = 256
@@ -52,44 +52,43 @@ def version() -> str:
 
 @cache
 def ggml(threads: int) -> Ggml:
-    return Ggml(Path(package().__file__).parent / "lib", threads)
+    interface = package()
+    _silence(interface)
+    return Ggml(Path(interface.__file__).parent / "lib", threads)
 
 
 def candidates(problem: Problem) -> list[Candidate]:
-    """One product for every type, in the form llama.cpp runs by default."""
-    interface = package()
+    """One product for every type, in the form llama.cpp runs by default: re-laid where it has such kernels."""
+    known = package().GGML_TYPE_COUNT
     library = ggml(torch.get_num_threads())
     found = []
-    for name, repack in TYPES.items():
-        kind = getattr(interface, f"GGML_TYPE_{name}", None)
+    for name, kind in TYPES.items():
         label = f"llama.cpp {name}"
         try:
-            if kind is None:
-                raise Missing(f"this version of the package has no {name}")
-            found.append(_candidate(problem, library, label, kind, repack))
+            if kind >= known:
+                raise Missing(f"this version has no {name}")
+            found.append(_candidate(problem, library, label, kind))
         except Missing as reason:
             problem.leave_out(label, reason)
     return found
 
 
-def _candidate(problem: Problem, library: Ggml, label: str, kind: int, repack: bool) -> Candidate:
+def _candidate(problem: Problem, library: Ggml, label: str, kind: int) -> Candidate:
     n, k = problem.shape.out_features, problem.shape.in_features
     some = library.quantize(kind, problem.weight()[:_ROWS].numpy())
     packed = np.ascontiguousarray(np.resize(some, (n, some.shape[1])))
     copies = problem.copies(packed.nbytes)
     x = problem.x.numpy()
     try:
-        product = Product(library, kind, packed, x, copies, repack=repack)
+        product = Product(library, kind, packed, x, copies, repack=True)
+        label = f"{label} repacked"
     except Missing:
-        if not repack:
-            raise
         product = Product(library, kind, packed, x, copies, repack=False)
-        repack = False
     product(0)
     exact = problem.x.double() @ torch.from_numpy(library.dequantize(kind, some, k)).double().T
     error = relative_error(torch.from_numpy(product.result(0))[:, : len(some)], exact)
     return Candidate(
-        f"{label} repacked" if repack else label,
+        label,
         [partial(product, copy) for copy in range(copies)],
         problem.traffic(packed.nbytes, 4),
         bits_per_weight=8.0 * packed.nbytes / problem.shape.weights,
