@@ -60,7 +60,7 @@ def candidates(problem: rivals.Problem) -> list[Candidate]:
 
 def run(shape: Shape, tokens: int, rounds: int, bar: Progress) -> Run:
     """One shape and batch size."""
-    stamp = environment()
+    stamp = environment() | {"rivals": rivals.versions()}
     problem = rivals.Problem(shape, tokens)
     task = bar.add_task(f"{shape}, M = {tokens}", total=None)
     timed = candidates(problem)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import metadata
 
 import torch
 from lowbit.environment import last_level_cache
@@ -77,6 +78,17 @@ def all_rivals() -> dict[str, Rival]:
         "bitsandbytes": bitsandbytes.candidates,
         "llama.cpp": llama_cpp.candidates,
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that rivals come from; None: not installed."""
+    found: dict[str, str | None] = {}
+    for package in ("llama-cpp-python", "bitsandbytes", "torchao"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def gather(problem: Problem, rivals: dict[str, Rival]) -> list[Candidate]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +43,6 @@ def package() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         raise Missing(f"{error} (make rivals installs it)") from error
     return llama_cpp
-
-
-def version() -> str:
-    return metadata.version("llama-cpp-python")
 
 
 @cache

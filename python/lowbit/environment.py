@@ -47,6 +47,14 @@ def last_level_cache() -> int:
     return max(cache_sizes().values(), default=32 * 1024**2)
 
 
+def governor() -> str | None:
+    """How the system sets the first core's clock, e.g. ``performance``; None where it does not tell."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return None
+
+
 def environment() -> dict[str, object]:
     """JSON-able description of this machine and of the versions in use.
 
@@ -61,6 +69,7 @@ def environment() -> dict[str, object]:
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cpu_features": [flag for flag in _ISA_FLAGS if flag in flags],
         "caches": cache_sizes(),
+        "governor": governor(),
         "memory_bytes": _memory(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "python": sys.version.split()[0],
