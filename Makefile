@@ -1,5 +1,7 @@
 # make demo   a real language model, binarised and generated from, beside the original
 # make test   every check: format, lint, types, tests
+# make rivals  install what `make kernels` compares with: llama.cpp and others
+# make asm-report    instructions per weight of every hot loop of the CPU kernels
 # make cuda-report   what the compiled GPU kernels are made of, and the time they are estimated to take
 # All prepare .venv and build the package first; both work in a fresh clone with Python, pip and g++.
 
@@ -14,7 +16,7 @@ export CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=ON -DLOWBIT_BUILD_EMULATED=ON -DCMAKE_C
 # The demo runs on the CPU: it does not wait for the GPU kernels' compilers.
 demo: CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=OFF -DLOWBIT_BUILD_EMULATED=OFF
 
-.PHONY: demo test build bench cuda-report lint format clean
+.PHONY: demo test build bench kernels rivals asm-report cuda-report lint format clean
 
 demo: build
 	$(BIN)/python benchmarks/demo.py
@@ -24,6 +26,18 @@ test: build lint
 
 bench: build
 	$(BIN)/python -m pytest benchmarks/test_kernels.py --benchmark-columns=min,median,iqr,rounds
+
+# Every kernel beside the rivals that `make rivals` installs; long, and of use only on a quiet machine.
+kernels: build
+	$(BIN)/python benchmarks/kernels.py --shapes llama3-8b,square --tokens 1,4,16,512 --check-targets
+
+# Compiles llama.cpp for this processor, which takes several minutes.
+rivals: build
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_BUILD_COMMON=OFF -DLLAVA_BUILD=OFF" $(BIN)/python -m pip install --quiet \
+	  --no-deps --requirement benchmarks/rivals/requirements.txt
+
+asm-report: build
+	PYTHONPATH=benchmarks $(BIN)/python -m asm_report
 
 cuda-report: build
 	PYTHONPATH=benchmarks $(BIN)/python -m cuda_report

@@ -6,8 +6,9 @@ from copy import deepcopy
 from functools import partial
 
 import torch
-from rivals import Missing, Problem
 from timing import Candidate
+
+from rivals import Missing, Problem
 
 NAME = "bitsandbytes nf4"
 GROUP = 64

@@ -53,7 +53,7 @@ def ggml(threads: int) -> Ggml:
 
 
 def candidates(problem: Problem) -> list[Candidate]:
-    """One product for every type, in the form llama.cpp runs by default: re-laid where it has such kernels."""
+    """One product for every type, re-laid where llama.cpp has kernels for that, as it does by default."""
     known = package().GGML_TYPE_COUNT
     library = ggml(torch.get_num_threads())
     found = []

@@ -3,73 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import decode
 import decode_floor
 import demo
-import kernels
 import lowbit
 import pytest
 import torch
 from lowbit.environment import environment
-from lowbit.errors import BackendError
 from lowbit.memory import PeakMemory
 from PIL import Image
 from rich.console import Console
 
-from tests.native import needs_native
 from tests.tiny_llama import tiny_model  # noqa: F401 (a fixture)
-
-
-@pytest.mark.parametrize("entry", kernels.ENTRIES, ids=lambda entry: entry.name)
-def test_unpacking_is_a_fair_rival(entry):
-    packed = entry.make(96, 256)
-    x = torch.randn(5, 256).bfloat16()
-    expected = packed.linear(x.float())
-    error = (kernels.unpack_and_multiply(packed, x) - expected).norm() / expected.norm()
-    assert error < 2e-2
-
-
-@needs_native
-@pytest.mark.parametrize("entry", kernels.ENTRIES, ids=lambda entry: entry.name)
-def test_what_is_timed_is_right(entry):
-    kernels.check(entry, entry.make(96, 256), torch.randn(3, 256).bfloat16())
-
-
-@needs_native
-def test_a_wrong_kernel_is_not_timed(monkeypatch):
-    entry = kernels.ENTRIES[0]
-    monkeypatch.setattr(kernels, "operator_call", lambda packed, precision, x, y: lambda: y.zero_())
-    with pytest.raises(BackendError, match="wrong result"):
-        kernels.check(entry, entry.make(96, 256), torch.randn(3, 256).bfloat16())
-
-
-@needs_native
-def test_kernels_script(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(kernels, "last_level_cache", lambda: 1 << 16)
-    monkeypatch.setattr("timing.copies_needed", lambda *_: 2)
-    monkeypatch.setattr(kernels, "copies_needed", lambda *_: 2)
-    arguments = ["--shapes", "128x256", "--tokens", "1,9", "--rounds", "3", "--check-targets"]
-    monkeypatch.setattr(sys, "argv", ["kernels.py", *arguments, "--output", str(tmp_path)])
-    assert kernels.main() in (0, 1)
-    document = json.loads((tmp_path / "kernels.json").read_text())
-    assert document["environment"]["versions"]["lowbit"] == lowbit.__version__
-    names = [result["name"] for result in document["results"] if result["tokens"] == 1]
-    assert names == [kernels.READ, kernels.BF16, kernels.FP32, *(entry.name for entry in kernels.ENTRIES)]
-    one = next(result for result in document["results"] if result["name"] == kernels.BINARY_MOS)
-    assert one["cold"]["low"] <= one["cold"]["median"] <= one["cold"]["high"]
-    assert len(document["targets"]) == 5
-    text = (tmp_path / "kernels.md").read_text()
-    assert "128 x 256 (out x in), M = 9" in text
-    assert "unpack + torch bf16: W4 g128" in text
-    assert capsys.readouterr().out.count("wanted") == 5
-    Image.open(tmp_path / "kernels.png").verify()
-
-
-def test_targets_are_met_or_missed():
-    assert kernels.Target("", measured=8.0, wanted=8.0).met
-    assert not kernels.Target("", measured=7.9, wanted=8.0).met
 
 
 def test_decode_harness(tmp_path, tiny_model, monkeypatch, capsys):  # noqa: F811

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import pytest
 import report
 import timing
-from timing import Candidate, Samples, Spread, alternate, copies_needed, figures, ratio
+from timing import Candidate, alternate, copies_needed
 
 
 def test_cold_calls_go_round_all_copies_and_warm_calls_stay(monkeypatch):
@@ -35,20 +35,17 @@ def test_enough_copies_to_miss_the_cache():
     assert copies_needed(1 << 30, 32 << 20) == 2
 
 
-def test_spread_and_ratio():
-    assert Spread.of([3.0]) == Spread(3.0, 3.0, 3.0)
-    assert Spread.of([1.0, 2.0, 3.0, 4.0, 5.0]) == Spread(3.0, 2.0, 4.0)
-    fast, slow = Samples(cold=[1.0, 2.0, 1.0]), Samples(cold=[4.0, 8.0, 4.0])
-    assert ratio(fast.cold, slow.cold).median == 4.0
-    with pytest.raises(ValueError, match="zip"):
-        ratio([1.0], [1.0, 2.0])
+def test_a_setting_holds_during_the_turn_and_outside_the_time():
+    inside = []
 
+    @contextmanager
+    def setting():
+        inside.append("in")
+        yield
+        inside.append("out")
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(1234.5, "1,234"), (99.96, "100"), (12.34, "12.3"), (0.1234, "0.123")]
-)
-def test_figures(value, text):
-    assert figures(value) == text
+    alternate([Candidate("a", [lambda: inside.append("call")], 1, setting=setting)], rounds=1, round_ms=0)
+    assert inside == ["in", *["call"] * 3, "out", "in", "call", "call", "out"]
 
 
 def test_json_has_null_for_what_json_cannot_write(tmp_path):

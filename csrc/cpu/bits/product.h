@@ -75,9 +75,10 @@ class Product {
   static constexpr int64_t kBlockColumns = kExpanded ? 24 : kRegisterColumns;
   static constexpr int32_t kSumFactor = -((1 << kPlanes) - 1);
 
-  // Up to kRegisterColumns columns.
+  // Up to kRegisterColumns columns. Never inlined, so that profiles and benchmarks/asm_report can name each
+  // loop.
   template <int kTokens, int kPerToken>
-  void few(int64_t tile, int64_t first_token) const {
+  LOWBIT_NOINLINE void few(int64_t tile, int64_t first_token) const {
     constexpr int kColumns = kTokens * kPerToken;
     if constexpr (kColumns > kRegisterColumns) {
       many(tile, first_token, kTokens);

@@ -59,6 +59,14 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+class _BenchGroup(TyperGroup):
+    """``bench MODEL`` is short for ``bench model MODEL``: what names no command is a model."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["model", *args])
+
+
 app = typer.Typer(
     name="lowbit",
     cls=_Group,
@@ -88,13 +96,16 @@ def _root(
 
 
 def _register() -> None:
-    from lowbit.cli import bench, evaluate, explain, generate, info, inspect, quantize
+    from lowbit.cli import bench, compare, evaluate, explain, generate, info, inspect, quantize
 
     app.command("info")(info.info)
     app.command("quantize")(quantize.quantize)
     app.command("inspect")(inspect.inspect)
     app.command("generate")(generate.generate)
-    app.command("bench")(bench.bench)
+    timings = typer.Typer(cls=_BenchGroup, help="Speed, size and memory of MODEL; or compare two such runs.")
+    timings.command("model")(bench.bench)
+    timings.command("compare")(compare.compare)
+    app.add_typer(timings, name="bench")
     app.command("eval")(evaluate.evaluate)
     app.command("explain")(explain.explain)
 

@@ -1,0 +1,115 @@
+"""The hot loops: where each is in the library, and how many weights one turn of it handles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from asm_report.disassembly import Function, Instruction
+
+VECTOR_BYTES = {"avx512": 64, "avxvnni": 32, "avx2": 32}
+BYTE_PRODUCT = {"avx512": "vpdpbusd", "avxvnni": "vpdpbusd", "avx2": "vpmaddubsw"}
+_ISA = {"Avx512": "avx512", "AvxVnni": "avxvnni", "Avx2": "avx2"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A loop to find.
+
+    Attributes:
+        pattern: of the function's name.
+        isa: instruction set of the function.
+        products_per_weight: byte products that one weight takes for each column.
+        columns: activation vectors multiplied side by side.
+        bits: read per weight; None where a loop reads codes that were expanded before.
+    """
+
+    title: str
+    pattern: str
+    isa: str
+    products_per_weight: int = 1
+    columns: int = 1
+    bits: int | None = None
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop that was found, in counts per turn."""
+
+    case: Case
+    instructions: int
+    products: int
+    weights: float
+
+    @property
+    def per_weight(self) -> float:
+        return self.instructions / self.weights
+
+    @property
+    def floor(self) -> float:
+        """Instructions per weight if there were byte products alone."""
+        return self.products / self.weights
+
+
+def _bits(isa: str, planes: int, columns: int, per_token: int) -> Case:
+    what = f"{planes} plane" + "s" * (planes > 1)
+    precision = "high" if per_token == 2 else "fast"
+    # AVX2 and AVX-VNNI have no room for a whole 8-bit code in one byte product, so it takes two.
+    return Case(
+        f"{what}, {columns} token{'s' * (columns > 1)}, {precision}",
+        rf"Product<lowbit::isa::{isa}, {planes}>::few<{columns}, {per_token}>",
+        _ISA[isa],
+        products_per_weight=2 if isa == "Avx2" and planes > 4 else 1,
+        columns=columns * per_token,
+        bits=planes,
+    )
+
+
+def _expanded(isa: str, columns: int) -> Case:
+    pattern = rf"ExpandedKernel<lowbit::isa::{isa}, \d+l>::group<{columns}, 1>"
+    return Case(f"expanded codes, {columns} columns", pattern, _ISA[isa], columns=columns)
+
+
+def _scalar(bits: int) -> Case:
+    return Case(
+        f"scalar codebook of {bits} bits, 1 token, fast",
+        rf"codebook::Quads<.*, {bits}>::block<1>",
+        "avx512",
+        products_per_weight=3,  # an entry has three digits
+        bits=bits,
+    )
+
+
+CASES = (
+    *(_bits("Avx512", planes, 1, 1) for planes in (1, 2, 3, 4, 8)),
+    *(_bits("Avx512", 1, columns, 1) for columns in (2, 4)),
+    _bits("Avx512", 1, 1, 2),
+    *(_expanded("Avx512", columns) for columns in (1, 6)),
+    *(_scalar(bits) for bits in (2, 3, 4)),
+    *(_bits(isa, planes, 1, 1) for isa in ("AvxVnni", "Avx2") for planes in (1, 2, 4)),
+    *(_expanded(isa, 4) for isa in ("AvxVnni", "Avx2")),
+)
+
+
+def find(cases: Sequence[Case], library: Iterable[Function]) -> list[Loop]:
+    """The loop of every case that the library has: the innermost one with most byte products."""
+    found: dict[Case, Loop] = {}
+    for function in library:
+        for case in cases:
+            if not re.search(case.pattern, function.name):
+                continue
+            for body in function.innermost_loops():
+                loop = _loop(case, body)
+                if loop is not None and (case not in found or found[case].products < loop.products):
+                    found[case] = loop
+    return [found[case] for case in cases if case in found]
+
+
+def _loop(case: Case, body: Sequence[Instruction]) -> Loop | None:
+    products = sum(item.opcode == BYTE_PRODUCT[case.isa] for item in body)
+    if products == 0:
+        return None
+    bytes_ = products * VECTOR_BYTES[case.isa]
+    weights = bytes_ / (case.products_per_weight * case.columns)
+    return Loop(case, len(body), products, weights)
