@@ -66,22 +66,33 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
   const int64_t pass = std::max(kPassTokens, kPassBytes / prologue.bytes_per_token());
 
   for (int64_t first = 0; first < x.rows; first += pass) {
-    if (const lowbit_status bad = prologue.run(x, first, std::min(first + pass, x.rows))) return bad;
-    const int64_t work = tiles * tile_bytes * std::min(pass, x.rows - first);
-    const int64_t threads = std::clamp<int64_t>(work / kThreadBytes, 1, get_num_threads());
+    const int64_t rows = std::min(pass, x.rows - first);
+    const auto threads =
+        static_cast<int>(std::clamp<int64_t>(tiles * tile_bytes * rows / kThreadBytes, 1, get_num_threads()));
+    // A single token: no thread waits for another to prepare it.
+    const bool each_its_own = rows == 1;
+    if (const lowbit_status bad =
+            each_its_own ? prologue.reserve(threads, threads) : prologue.run(x, first, first + rows)) {
+      return bad;
+    }
     // The tiles of all segments in one loop: a small segment must not leave threads idle.
-    parallel_for(tiles, static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+    parallel_for(tiles, threads, [&](int64_t begin, int64_t end, int thread) {
+      const int64_t slot = each_its_own ? thread : 0;
       int64_t column = 0, tile = 0;  // where the segment starts in y and among all tiles
       for (int32_t s = 0; s < num_segments && tile < end; ++s) {
         const int64_t from = std::max<int64_t>(begin - tile, 0);
         const int64_t to = std::min(end - tile, row_tiles(segments[s]));
         if (from < to) {
-          const Epilogue epilogue = epilogue_of(segments[s], prologue.gates(s), bias, y, first, column);
+          if (each_its_own && (tile + from == begin || prologue.sets() > 1)) {
+            prologue.prepare(x, first, s, slot, thread);
+          }
+          const Epilogue epilogue = epilogue_of(segments[s], prologue.gates(s, slot), bias, y, first, column);
           if (exact) {
-            kernels.product_exact(segments[s].bits, active_planes, prologue.float_columns(s), epilogue, from,
-                                  to);
+            kernels.product_exact(segments[s].bits, active_planes, prologue.float_columns(s, slot, rows),
+                                  epilogue, from, to);
           } else {
-            kernels.product(segments[s].bits, active_planes, prologue.columns(s), epilogue, from, to);
+            kernels.product(segments[s].bits, active_planes, prologue.columns(s, slot, rows), epilogue, from,
+                            to);
           }
         }
         column += segments[s].bits.out_features;

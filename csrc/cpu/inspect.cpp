@@ -54,7 +54,7 @@ extern "C" lowbit_status lowbit_quantize_activations(const lowbit_input* x, int3
                     &no_experts, 1);
   return for_each_pass(x->rows, [&](int64_t first, int64_t last) {
     if (const lowbit_status bad = prologue.run(*x, first, last)) return bad;
-    const Columns columns = prologue.columns(0);
+    const Columns columns = prologue.columns(0, 0, last - first);
     const int64_t groups = (columns.k_blocks + columns.x_group_blocks - 1) / columns.x_group_blocks;
     for (int64_t m = first; m < last; ++m) plain_codes(columns, m - first, x->cols, codes + m * x->cols);
     std::copy_n(columns.scales, (last - first) * groups, scales + first * groups);
@@ -78,13 +78,13 @@ extern "C" lowbit_status lowbit_signs_prologue(const lowbit_signs* segment, cons
   Prologue prologue(activation_kernels(isa), code_format(LOWBIT_FAST, 0, x->cols), true, segment, 1);
   return for_each_pass(x->rows, [&](int64_t first, int64_t last) {
     if (const lowbit_status bad = prologue.run(*x, first, last)) return bad;
-    const FloatColumns columns = prologue.float_columns(0);
+    const FloatColumns columns = prologue.float_columns(0, 0, last - first);
     for (int64_t m = first; m < last; ++m) {
       const float* const values = columns.values + (m - first) * columns.k_blocks * LOWBIT_BLOCK_INPUTS;
       std::copy_n(values, x->cols, z + m * x->cols);
     }
     const int64_t experts = segment->experts;
-    if (experts > 0) std::copy_n(prologue.gates(0), (last - first) * experts, gates + first * experts);
+    if (experts > 0) std::copy_n(prologue.gates(0, 0), (last - first) * experts, gates + first * experts);
     return LOWBIT_OK;
   });
 }

@@ -202,7 +202,8 @@ LOWBIT_API lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_ch
                                                         lowbit_precision precision, const lowbit_output* y);
 
 /* fast: int8 activations times table entries in fixed point of 2^-20 of the row's largest entry or finer,
- * exact integer products. high and exact: fp32. Outliers multiply the same activations as the tables do. */
+ * exact integer products; fp32 entries up to 32 inputs. high and exact: fp32. Outliers multiply the same
+ * activations as the tables do. */
 LOWBIT_API lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);

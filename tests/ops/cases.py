@@ -117,7 +117,9 @@ def summands(packed: PackedWeight, active_bits: int | None) -> Tensor:
 def half_ulp(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Half a unit in the last place of `dtype` at these fp64 values."""
     info = torch.finfo(dtype)
-    return torch.maximum(values.abs() * info.eps, torch.full_like(values, info.smallest_normal * info.eps))
+    normal = values.abs().clamp_min(info.smallest_normal)
+    power = normal / torch.frexp(normal).mantissa  # of two, above the value
+    return power * (info.eps / 4)
 
 
 def flips(layer: Layer, x: Tensor, precision: str) -> Tensor:

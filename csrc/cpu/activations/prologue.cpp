@@ -38,7 +38,7 @@ void router_gates(const ActivationKernels& kernels, const float* x, const lowbit
 }
 
 // Where one token of one segment goes.
-struct Prologue::Token {
+struct Prologue::Slot {
   int8_t* codes;
   int32_t* sums;
   float* scales;
@@ -59,13 +59,10 @@ int64_t Prologue::bytes_per_token() const {
   return sets_ * content;
 }
 
-lowbit_status Prologue::run(const lowbit_input& x, int64_t begin, int64_t end) {
+lowbit_status Prologue::reserve(int64_t slots, int threads) {
   thread_local Scratch scratch;
-  tokens_ = end - begin;
-  const int64_t items = tokens_ * sets_;
-  const int64_t work = items * format_.k_blocks * LOWBIT_BLOCK_INPUTS * (2 * most_experts_ + 4);
-  const int threads =
-      work < kParallelWork ? 1 : static_cast<int>(std::min<int64_t>(items, get_num_threads()));
+  slots_ = slots;
+  const int64_t items = slots * sets_;
   const int64_t groups = (format_.k_blocks + format_.x_group_blocks - 1) / format_.x_group_blocks;
 
   ScratchLayout layout;
@@ -79,39 +76,47 @@ lowbit_status Prologue::run(const lowbit_input& x, int64_t begin, int64_t end) {
   std::byte* const base = scratch.reserve(layout.size());
   if (base == nullptr) {
     return fail(LOWBIT_OUT_OF_MEMORY, "no memory for %lld tokens of %lld inputs (%zu bytes)",
-                static_cast<long long>(tokens_), static_cast<long long>(x.cols), layout.size());
+                static_cast<long long>(slots), static_cast<long long>(format_.in_features), layout.size());
   }
   codes_ = at<int8_t>(base, codes);
   sums_ = at<int32_t>(base, sums);
   scales_ = at<float>(base, scales);
   values_ = at<float>(base, values);
   gates_ = at<float>(base, gates);
-  float* const thread_rows = at<float>(base, rows);
+  rows_ = at<float>(base, rows);
+  return LOWBIT_OK;
+}
 
+lowbit_status Prologue::run(const lowbit_input& x, int64_t begin, int64_t end) {
+  const int64_t tokens = end - begin, items = tokens * sets_;
+  const int64_t work = items * padded_inputs() * (2 * most_experts_ + 4);
+  const int threads =
+      work < kParallelWork ? 1 : static_cast<int>(std::min<int64_t>(items, get_num_threads()));
+  if (const lowbit_status bad = reserve(tokens, threads)) return bad;
   parallel_for(items, threads, [&](int64_t from, int64_t to, int chunk) {
-    float* const wide = thread_rows + chunk * 2 * padded_inputs();
-    float* const mixed = wide + padded_inputs();
     for (int64_t item = from; item < to; ++item) {
       // Segments of a token follow each other: its row of x stays in the cache.
-      const int64_t index = item / sets_;
       const auto segment = static_cast<int32_t>(item % sets_);
-      prepare(x, begin + index, segments_[segment], token(index, segment), wide, mixed);
+      prepare(x, begin + item / sets_, segment, item / sets_, chunk);
     }
   });
   return LOWBIT_OK;
 }
 
-Prologue::Token Prologue::token(int64_t index, int32_t segment) const {
-  const int64_t position = set(segment) * tokens_ + index;
+Prologue::Slot Prologue::slot(int64_t index, int32_t segment) const {
+  const int64_t position = set(segment) * slots_ + index;
   const int64_t groups = (format_.k_blocks + format_.x_group_blocks - 1) / format_.x_group_blocks;
   return {codes_ + position * format_.per_token * padded_inputs(),
           sums_ + position * format_.per_token * format_.k_blocks, scales_ + position * groups,
           values_ + position * padded_inputs(),
-          gates_ + set(segment) * tokens_ * most_experts_ + index * segments_[segment].experts};
+          gates_ + set(segment) * slots_ * most_experts_ + index * segments_[segment].experts};
 }
 
-void Prologue::prepare(const lowbit_input& x, int64_t row, const lowbit_signs& segment, const Token& out,
-                       float* wide, float* mixed) const {
+void Prologue::prepare(const lowbit_input& x, int64_t row, int32_t s, int64_t index, int thread) const {
+  const lowbit_signs& segment = segments_[s];
+  const Slot out = slot(index, s);
+  float* const wide = rows_ + thread * 2 * padded_inputs();
+  float* const mixed = wide + padded_inputs();
   const int64_t n = x.cols;
   const int64_t padded = padded_inputs();
   const void* const source = static_cast<const char*>(x.data) + row * x.row_stride * dtype_size(x.dtype);
@@ -138,19 +143,25 @@ void Prologue::prepare(const lowbit_input& x, int64_t row, const lowbit_signs& s
   }
 }
 
-Columns Prologue::columns(int32_t segment) const {
-  const Token first = token(0, segment);
-  return {tokens_,          format_.per_token, format_.radix_shift,
-          format_.max_code, format_.k_blocks,  format_.x_group_blocks,
-          first.codes,      first.sums,        first.scales};
+Columns Prologue::columns(int32_t segment, int64_t first, int64_t slots) const {
+  const Slot start = slot(first, segment);
+  return {slots,
+          format_.per_token,
+          format_.radix_shift,
+          format_.max_code,
+          format_.k_blocks,
+          format_.x_group_blocks,
+          start.codes,
+          start.sums,
+          start.scales};
 }
 
-FloatColumns Prologue::float_columns(int32_t segment) const {
-  return {tokens_, format_.k_blocks, token(0, segment).values};
+FloatColumns Prologue::float_columns(int32_t segment, int64_t first, int64_t slots) const {
+  return {slots, format_.k_blocks, slot(first, segment).values};
 }
 
-const float* Prologue::gates(int32_t segment) const {
-  return segments_[segment].experts > 0 ? token(0, segment).gates : nullptr;
+const float* Prologue::gates(int32_t segment, int64_t first) const {
+  return segments_[segment].experts > 0 ? slot(first, segment).gates : nullptr;
 }
 
 }  // namespace lowbit

@@ -10,7 +10,8 @@
 
 namespace lowbit {
 
-// The prepared tokens live in memory of the calling thread and stay valid until its next Prologue::run().
+// The prepared tokens lie in slots, in memory of the thread that called reserve() and until it does so again.
+// A slot takes one token; with several threads, one token may go to a slot of each.
 class Prologue {
  public:
   // exact: tokens are kept in fp32 and `format` serves only for its k_blocks.
@@ -20,19 +21,25 @@ class Prologue {
   // Memory that one token takes; the caller cuts long inputs accordingly.
   int64_t bytes_per_token() const;
 
-  // Rows [begin, end) of x. Fails only when memory is short.
+  // Room for `slots` tokens that up to `threads` threads prepare. Fails only when memory is short.
+  lowbit_status reserve(int64_t slots, int threads);
+  // Row `row` of x as `segment` sees it, on thread `thread` of those reserved for.
+  void prepare(const lowbit_input& x, int64_t row, int32_t segment, int64_t slot, int thread) const;
+  // Both: rows [begin, end) of x in the slots from 0 on, on as many threads as pay.
   lowbit_status run(const lowbit_input& x, int64_t begin, int64_t end);
 
-  Columns columns(int32_t segment) const;
-  FloatColumns float_columns(int32_t segment) const;
-  // [tokens][experts of the segment]; null without experts.
-  const float* gates(int32_t segment) const;
+  // Distinct preparations of a token: one, or one per segment.
+  int32_t sets() const { return sets_; }
+
+  // The tokens of `slots` slots, from `first` on.
+  Columns columns(int32_t segment, int64_t first, int64_t slots) const;
+  FloatColumns float_columns(int32_t segment, int64_t first, int64_t slots) const;
+  // [slots][experts of the segment]; null without experts.
+  const float* gates(int32_t segment, int64_t first) const;
 
  private:
-  struct Token;
-  Token token(int64_t index, int32_t segment) const;
-  void prepare(const lowbit_input& x, int64_t row, const lowbit_signs& segment, const Token& out, float* wide,
-               float* mixed) const;
+  struct Slot;
+  Slot slot(int64_t index, int32_t segment) const;
   int64_t padded_inputs() const { return format_.k_blocks * LOWBIT_BLOCK_INPUTS; }
   // Without experts all segments read the same tokens.
   int64_t set(int32_t segment) const { return sets_ == 1 ? 0 : segment; }
@@ -41,16 +48,17 @@ class Prologue {
   const CodeFormat format_;
   const bool exact_;
   const lowbit_signs* const segments_;
-  int32_t sets_ = 1;          // distinct prepared inputs: one, or one per segment
+  int32_t sets_ = 1;
   int32_t most_experts_ = 0;  // of all segments
 
-  // [sets][tokens][...] each
-  int64_t tokens_ = 0;
+  // [sets][slots][...] each
+  int64_t slots_ = 0;
   int8_t* codes_ = nullptr;
   int32_t* sums_ = nullptr;
   float* scales_ = nullptr;
   float* values_ = nullptr;  // exact
-  float* gates_ = nullptr;   // each set has room for most_experts_ gates per token
+  float* gates_ = nullptr;   // each set has room for most_experts_ gates per slot
+  float* rows_ = nullptr;    // [threads][2][padded inputs], while a token is prepared
 };
 
 // Gates [experts] of one token: softmax(x router^T) in fp32.

@@ -12,6 +12,10 @@ namespace {
 
 constexpr int64_t kBlock = LOWBIT_BLOCK_INPUTS;
 
+// The digits of a table are as fine as its largest entry. A row this short may use none but small entries,
+// and a sum of few products would then be less exact than fp32.
+constexpr int64_t kFloatInputs = kBlock;
+
 // One token's activations in the orders that are wanted; null ones are not.
 struct Token {
   float* values;          // [padded(K)] in the order of x, as the products see them
@@ -103,7 +107,8 @@ lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_
   const CodebookKernels& kernels = call.kernels;
   const int64_t tokens = call.x.rows;
   const int64_t inputs = padded(weight.in_features), blocks = inputs / kBlock;
-  const bool digits = quantize_activations && weight.bits <= kernels.max_digit_bits;
+  const bool digits =
+      quantize_activations && weight.bits <= kernels.max_digit_bits && weight.in_features > kFloatInputs;
   const int32_t lanes = digits ? kernels.digit_lanes(weight.in_features, weight.bits) : kernels.lanes;
   const int64_t chunks = (blocks + lanes - 1) / lanes;
   const int64_t chunk_inputs = chunks * lanes * kBlock;

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lowbit.backends import huge_pages
 from lowbit.backends.base import Availability, Tensors, packed_format
 from lowbit.formats import FORMATS
 from lowbit.formats.base import Metadata
@@ -36,7 +37,7 @@ def tile_bits(bits: Tensor) -> Tensor:
     padded = pad(planes, (0, row_bytes, 0, rows))
     count, height, width = padded.shape
     split = padded.reshape(count, height // TILE_ROWS, TILE_ROWS, width // BLOCK_BYTES, BLOCK_BYTES)
-    return split.permute(1, 0, 3, 2, 4).contiguous()
+    return huge_pages.contiguous(split.permute(1, 0, 3, 2, 4))
 
 
 def untile_bits(tiles: Tensor, in_features: int, out_features: int) -> Tensor:
@@ -49,7 +50,7 @@ def untile_bits(tiles: Tensor, in_features: int, out_features: int) -> Tensor:
 def tile_scales(scales: Tensor) -> Tensor:
     """Values per row and group, [N, G], to [T, G, 64]."""
     padded = pad(scales, (0, 0, 0, -scales.shape[0] % TILE_ROWS))
-    return padded.reshape(-1, TILE_ROWS, scales.shape[1]).transpose(1, 2).contiguous()
+    return huge_pages.contiguous(padded.reshape(-1, TILE_ROWS, scales.shape[1]).transpose(1, 2))
 
 
 def untile_scales(tiled: Tensor, out_features: int) -> Tensor:
@@ -103,7 +104,7 @@ class CpuBackend:
 
     def prepare(self, tensors: Tensors, metadata: Metadata, any_bits: bool = False) -> Tensors:
         if metadata["kind"] not in TILED_KINDS:
-            return dict(tensors)
+            return {name: huge_pages.contiguous(tensor) for name, tensor in tensors.items()}
         laid_out = dict(tensors) | {"weight": tile_bits(tensors["weight"])}
         for name in ("scales", "offsets"):
             if name in tensors:
