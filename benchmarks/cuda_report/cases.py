@@ -23,6 +23,8 @@ SHAPES = (
 TOKENS = (1, 4, 8, 16)
 MOST_TOKENS = 256  # to look for the end of the memory-bound range
 GEMV_COLUMNS = 16  # of a pass over the weight
+SPAN_INPUTS = 1024
+COPY_INSTRUCTIONS = 8  # of a 16-byte piece of a column on its way to shared memory
 
 CASES = (
     BitsCase("BinaryMoS, 4 experts, high", (1,), experts=4),
@@ -105,27 +107,36 @@ def one(
     plan = planner.explain(case, out_features, in_features, tokens, gpu.architecture, gpu.multiprocessors)
     name = kernel_name(case, plan)
     entry = known.get((name, gpu.target)) if name else None
-    if entry is None or entry.worst is None:
+    if name is None or entry is None or entry.worst is None:
         return None
     kernel, loop = find(entry.kernel), entry.worst
     threads = 32 * plan["row_warps"] * plan["input_warps"]
-    resident = occupancy(gpu, entry.registers, entry.shared, threads)
+    resident = occupancy(gpu, entry.registers, entry.shared + plan["shared_bytes"], threads)
     one_bit = kernel.opcode is not None and kernel.opcode.startswith("BMMA")
     rate = gpu.b1_macs if one_bit else gpu.int8_macs
     weights = out_features * in_features * digits_read(case, entry) * plan["passes"]
     read = plan["bytes"]["weight"] + plan["bytes"]["scales"]
     column_bytes = in_features / 8 if one_bit else in_features
     columns = -(-plan["columns"] // plan["passes"])
+    blocks, splits = plan["blocks"] * plan["passes"], plan["splits"]
+    sum_bytes = 8 if name.startswith("gemv_whole") and not kernel.chunks else 4
+    sums = 2 * splits * out_features * tokens * sum_bytes if splits > 1 else 0  # written and read
+    copies = 0.0
+    if kernel.chunks:  # one is in the loop as it was counted
+        pieces = columns * SPAN_INPUTS / 16 / (32 * plan["row_warps"])
+        copies = max(0.0, pieces - 1) * COPY_INSTRUCTIONS / (kernel.row_tiles * 16 * SPAN_INPUTS / 32)
     work = Work(
-        blocks=plan["blocks"] * plan["passes"],
+        blocks=blocks,
         weights=weights,
         bytes=read,
-        cached=read + plan["blocks"] * plan["passes"] * columns * column_bytes,
-        instructions=loop.per_weight,
-        alu=loop.pipes.get("ALU", 0.0),
+        cached=read + blocks / splits * columns * column_bytes + sums,
+        l1=loop.l1_per_weight,
+        instructions=loop.per_weight + copies,
+        alu=loop.pipes.get("ALU", 0.0) + copies / 2,
         macs=kernel.macs / kernel.weights,
         mac_rate=rate,
-        flight=loop.stream_loads * 32 * loop.stream_bits // 8,
+        flight=loop.under_way,
+        splits=splits,
     )
     found = estimate(gpu, work, resident)
     gap = OVERLAPPED_LAUNCH_NS if gpu.architecture >= 90 else LAUNCH_NS

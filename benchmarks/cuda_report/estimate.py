@@ -7,23 +7,26 @@ A multiprocessor with b blocks takes weights at the lowest of
     issue    4 warp instructions a clock
     alu      logic and integer lanes
     tensor   multiply-adds of the mma instructions
+    l1       128 bytes a clock of loads from L1 and shared memory, weights on their way through included
 
 and all multiprocessors together at no more than 92 % of the DRAM bandwidth, or what L2 delivers:
 
-    cache    weights once, and the columns once for every block, whose row warps share them in L1
+    cache    weights once, the columns once for every block, whose row warps share them, and the sums that
+             blocks leave for each other, written and read
 
-The grid runs in waves: full ones, then a last one with fewer blocks, on which only the multiprocessors that
-have one work. A fixed time is added for the kernel's start and end, with one latency to fill the pipeline.
+The grid runs in waves: full ones, then a last one with fewer blocks. In a wave the multiprocessor with most
+blocks takes as long as its own limits say, or all together as DRAM and L2 say, whichever is longer. A fixed
+time is added for the kernel's start and end, with one latency to fill the pipeline, and another one for
+blocks that wait for each other's sums.
 
-Not in it: bank conflicts, L1 traffic, clocks below boost, DRAM refresh and row misses, imbalance
-inside a block.
+Not in it: clocks below boost, DRAM refresh and row misses, imbalance inside a block.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .gpus import DRAM_EFFICIENCY, ISSUE_PER_CLOCK, START_NS, Gpu
+from .gpus import ARRIVAL_NS, DRAM_EFFICIENCY, ISSUE_PER_CLOCK, L1_BYTES_PER_CLOCK, START_NS, Gpu
 from .occupancy import Occupancy
 
 
@@ -34,12 +37,16 @@ class Work:
     blocks: int
     weights: float  # in all
     bytes: float  # that come from DRAM for them: digits and scales
-    cached: float  # that come from L2: these, and the columns for every block
+    cached: (
+        float  # that pass L2: these, the columns for every block, and sums that blocks leave for each other
+    )
+    l1: float  # bytes per weight that pass L1 or shared memory, as many as its banks could have delivered
     instructions: float  # thread instructions per weight
     alu: float  # of these, on the ALU
     macs: float  # multiply-adds per weight, those of padded columns included
     mac_rate: int | None  # of the GPU for this kind, a clock and multiprocessor
-    flight: int  # bytes that a warp has asked for and not got
+    flight: float  # bytes that a warp has asked for and not used
+    splits: int = 1  # blocks that wait for each other's sums
 
 
 @dataclass(frozen=True)
@@ -48,57 +55,63 @@ class Estimate:
     gbs: float  # bytes / time
     share: float  # of the data sheet's DRAM bandwidth
     stream: float  # the same, without the kernel's start and end
-    bound: str  # what limits a full wave: dram, cache, flight, issue, alu or tensor
+    bound: str  # what limits a full wave: dram, cache, flight, issue, alu, tensor or l1
     issue: float  # share of the issue slots that would be busy at full DRAM bandwidth
     tensor: float  # of the tensor units, the same
     waves: float
 
 
-def rates(gpu: Gpu, work: Work, occupancy: Occupancy, blocks: int, active: int) -> dict[str, float]:
-    """Bytes per nanosecond of `active` multiprocessors with `blocks` each, by what limits them."""
+SHARED_BY_ALL = ("dram", "cache")
+
+
+def rates(gpu: Gpu, work: Work, occupancy: Occupancy, blocks: int) -> dict[str, float]:
+    """Bytes per nanosecond: of the GPU for what all share, else of a multiprocessor with `blocks` blocks."""
     per_byte = work.weights / work.bytes
     warps = blocks * occupancy.warps / occupancy.blocks
-    clock = gpu.clock_ghz * active
+    clock = gpu.clock_ghz
     found = {
         "dram": gpu.dram_gbs * DRAM_EFFICIENCY,
         "cache": gpu.l2_gbs * work.bytes / work.cached,
-        "flight": active * warps * work.flight / gpu.loaded_latency_ns,
+        "flight": warps * work.flight / gpu.loaded_latency_ns,
         "issue": clock * ISSUE_PER_CLOCK * 32 / (work.instructions * per_byte),
     }
     if work.alu:
         found["alu"] = clock * gpu.alu_lanes / (work.alu * per_byte)
     if work.macs and work.mac_rate:
         found["tensor"] = clock * work.mac_rate / (work.macs * per_byte)
+    if work.l1:
+        found["l1"] = clock * L1_BYTES_PER_CLOCK / (work.l1 * per_byte)
     return found
 
 
-def estimate(gpu: Gpu, work: Work, occupancy: Occupancy) -> Estimate:
+def wave(gpu: Gpu, work: Work, occupancy: Occupancy, blocks: int) -> tuple[float, str]:
+    """Nanoseconds that so many blocks take, at once, and what bounds them."""
     block_bytes = work.bytes / work.blocks
+    most = -(-blocks // gpu.multiprocessors)
+    found = {
+        name: (blocks if name in SHARED_BY_ALL else most) * block_bytes / rate
+        for name, rate in rates(gpu, work, occupancy, most).items()
+    }
+    bound = max(found, key=lambda name: found[name])
+    return found[bound], bound
+
+
+def estimate(gpu: Gpu, work: Work, occupancy: Occupancy) -> Estimate:
     capacity = occupancy.blocks * gpu.multiprocessors
     full, rest = divmod(work.blocks, capacity)
-    stream = 0.0
-    if full:
-        stream += (
-            full
-            * capacity
-            * block_bytes
-            / min(rates(gpu, work, occupancy, occupancy.blocks, gpu.multiprocessors).values())
-        )
-    if rest:
-        active = min(rest, gpu.multiprocessors)
-        stream += rest * block_bytes / min(rates(gpu, work, occupancy, -(-rest // active), active).values())
     # What a wave as full as this grid's can be is bound by.
-    most = min(occupancy.blocks, -(-work.blocks // gpu.multiprocessors))
-    steady = rates(gpu, work, occupancy, most, min(work.blocks, gpu.multiprocessors))
-    nanoseconds = stream + START_NS + gpu.loaded_latency_ns
+    in_full, bound = wave(gpu, work, occupancy, min(work.blocks, capacity))
+    stream = full * in_full + (wave(gpu, work, occupancy, rest)[0] if rest else 0.0)
+    nanoseconds = stream + START_NS + gpu.loaded_latency_ns + (ARRIVAL_NS if work.splits > 1 else 0)
     gbs = work.bytes / nanoseconds
+    steady = rates(gpu, work, occupancy, 1)
     return Estimate(
         us=nanoseconds / 1e3,
         gbs=gbs,
         share=gbs / gpu.dram_gbs,
         stream=work.bytes / stream / gpu.dram_gbs,
-        bound=min(steady, key=lambda name: steady[name]),
-        issue=gpu.dram_gbs / steady["issue"],
-        tensor=gpu.dram_gbs / steady["tensor"] if "tensor" in steady else 0.0,
+        bound=bound,
+        issue=gpu.dram_gbs / gpu.multiprocessors / steady["issue"],
+        tensor=gpu.dram_gbs / gpu.multiprocessors / steady["tensor"] if "tensor" in steady else 0.0,
         waves=work.blocks / capacity,
     )

@@ -47,7 +47,9 @@ LAUNCH_NS = (
     1300  # between two kernels of a captured graph, from the last block's end to the first block's start
 )
 OVERLAPPED_LAUNCH_NS = 500  # the same with programmatic dependent launch
+ARRIVAL_NS = 1000  # in which blocks that share rows write their sums, count, and the last one reads them
 L2_BYTES_PER_CLOCK = 64  # that one multiprocessor reads
+L1_BYTES_PER_CLOCK = 128  # of L1 and shared memory together
 
 ASSUMPTIONS = (
     ("multiprocessors, boost clock, DRAM bandwidth, L2", "NVIDIA's data sheets (SXM versions; A100 80 GB)"),
@@ -79,7 +81,15 @@ ASSUMPTIONS = (
         "0.7 us for a kernel to start and end; 1.3 us (0.5 us overlapped) between kernels of a graph",
         "assumed",
     ),
+    (
+        "1 us for blocks that share rows to write their sums, count, and for the last one to read them",
+        "assumed: three trips to L2 under load",
+    ),
     ("64 bytes a clock from L2 to one multiprocessor", "assumed"),
+    (
+        "128 bytes a clock of L1 and shared memory together; loads whose lanes meet in a bank count twice",
+        "CUDA C++ Programming Guide: 32 banks of 4 bytes",
+    ),
     (
         "bandwidth of L2",
         "assumed: of the size that published microbenchmarks give for A100, H100 and RTX 4090",

@@ -29,6 +29,8 @@ class Kernel:
         digits: a byte that is loaded holds 1, 2, 4 or 8 weights (of the digit of so many bits).
         budget: most thread instructions per weight, where one is set.
         absent: targets that have no code for it.
+        row_tiles: of a warp.
+        chunks: columns are copied to shared memory, span by span.
     """
 
     title: str
@@ -38,6 +40,8 @@ class Kernel:
     digits: bool = False
     budget: float | None = None
     absent: tuple[int, ...] = ()
+    row_tiles: int = 1
+    chunks: bool = False
 
 
 def _whole(arguments: Sequence[int]) -> Kernel:
@@ -50,6 +54,8 @@ def _whole(arguments: Sequence[int]) -> Kernel:
         macs=IMMA_WEIGHTS * COLUMNS,
         digits=True,
         budget=budgets[form][column_tiles - 1] if form in budgets else None,
+        row_tiles=2 if form == "one" else 1,
+        chunks=form == "one",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -52,9 +53,50 @@ class Loop:
             for item in self.body
         )
 
+    def loads_under_way(self) -> float:
+        """Loads of weights that a warp has issued and not used, the mean over the loop's instructions.
+
+        The loop goes round twice; what the first turn has issued is there for the second.
+        """
+        under_way: dict[int, range] = {}  # by place, the registers that a load fills
+        counts: list[int] = []
+        for _ in range(2):
+            counts.clear()
+            for place, item in enumerate(self.body):
+                used = _registers(item)
+                under_way = {
+                    at: filled for at, filled in under_way.items() if at == place or used.isdisjoint(filled)
+                }
+                if _is_stream(item):
+                    first = int(re.findall(r"R(\d+)", item.operands)[0])
+                    under_way[place] = range(first, first + width_of(item) // 32)
+                counts.append(len(under_way))
+        return sum(counts) / len(counts)
+
     def streams(self) -> list[Instruction]:
         """Loads that pass by the L1 cache: the weights."""
-        return [item for item in self.body if item.name == "LDG" and ".NA" in item.opcode]
+        return [item for item in self.body if _is_stream(item)]
+
+
+def _is_stream(item: Instruction) -> bool:
+    return item.name == "LDG" and ".NA" in item.opcode
+
+
+def _registers(item: Instruction) -> set[int]:
+    """Registers that an instruction names; of a load only its address, for what it fills is not used."""
+    operands = item.operands.partition(",")[2] if item.name == "LDG" else item.operands
+    return {int(number) for number in re.findall(r"\bR(\d+)", operands)}
+
+
+def l1_bytes(item: Instruction) -> int:
+    """Bytes of a lane that pass L1 or shared memory, or that its banks could have delivered meanwhile.
+
+    Weights pass by, columns in shared memory meet no bank twice. Columns that come from L1 do: of eight lanes
+    that are served together four read one column and four the next, each half of the same 32 bytes.
+    """
+    if item.name not in ("LDG", "LDS", "LDGSTS"):
+        return 0
+    return width_of(item) // 8 * (2 if item.name == "LDG" and ".NA" not in item.opcode else 1)
 
 
 def pipe(item: Instruction) -> str:
@@ -83,19 +125,15 @@ def loops(function: Function) -> list[Loop]:
 
 
 def hot_loops(function: Function, marker: str) -> list[Loop]:
-    """The loops whose own code, without that of loops inside them, has the instruction `marker`."""
-    found = []
-    candidates = loops(function)
-    for loop in candidates:
+    """The innermost loops with the instruction `marker`, of several that overlap the shortest.
+
+    What a loop has around another one runs once for many turns of that, and code that several loops share
+    after a branch belongs to the one that turns in it.
+    """
+    found: list[Loop] = []
+    for loop in sorted(loops(function), key=lambda item: len(item.body)):
         first, last = loop.body[0].address, loop.body[-1].address
-        inside = {
-            item.address
-            for other in candidates
-            if len(other.body) < len(loop.body)
-            and first <= other.body[0].address
-            and other.body[-1].address <= last
-            for item in other.body
-        }
-        if Loop(tuple(item for item in loop.body if item.address not in inside)).count(marker):
+        apart = all(other.body[-1].address < first or last < other.body[0].address for other in found)
+        if apart and loop.count(marker):
             found.append(loop)
-    return found
+    return sorted(found, key=lambda item: item.body[0].address)

@@ -12,7 +12,7 @@ from typing import Any
 from .disassembly import Function, functions
 from .gpus import RESERVED_SHARED
 from .kernels import Kernel, find
-from .loops import Loop, hot_loops, width_of
+from .loops import Loop, hot_loops, l1_bytes, width_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class HotLoop:
     stream_loads: int  # of weights
     stream_bits: int  # of the narrowest of them, per lane
     per_weight: float
+    under_way: float  # bytes of weights that a warp has asked for and not used, on average
+    l1_per_weight: float  # bytes, as loops.l1_bytes() counts them
     pipes: dict[str, float]
 
 
@@ -50,8 +52,12 @@ class Entry:
 
 
 def entries(library: Path, cache: Path | None = None) -> list[Entry]:
-    """All kernels of the library; from `cache`, a folder, where this very file was looked at before."""
-    known = None if cache is None else cache / f"{hashlib.sha256(library.read_bytes()).hexdigest()[:16]}.json"
+    """All kernels of the library; from `cache`, a folder, where this code has looked at this very file."""
+    known = None
+    if cache is not None:
+        sources = sorted(Path(__file__).parent.glob("*.py"))
+        key = hashlib.sha256(b"".join(path.read_bytes() for path in (library, *sources)))
+        known = cache / f"{key.hexdigest()[:16]}.json"
     if known is not None and known.exists():
         return [from_dict(values) for values in json.loads(known.read_text())]
     found = functions(library, lambda name: find(name).opcode is not None)
@@ -91,6 +97,8 @@ def _hot_loop(loop: Loop, kernel: Kernel) -> HotLoop:
         stream_loads=len(streams),
         stream_bits=min((width_of(load) for load in streams), default=0),
         per_weight=round(32 * len(loop.body) / weights, 4),
+        under_way=round(loop.loads_under_way() * 32 * (width_of(streams[0]) // 8 if streams else 0)),
+        l1_per_weight=round(32 * sum(l1_bytes(item) for item in loop.body) / weights, 4),
         pipes={pipe: round(32 * count / weights, 4) for pipe, count in sorted(loop.pipes().items())},
     )
 

@@ -123,10 +123,13 @@ LOWBIT_API lowbit_status lowbit_cuda_planes_linear(const lowbit_cuda_device* dev
  * fails.
  *
  *   {"kernel": "imma_gemv", "reason": "...", "launches": 2, "segments": 1, "tokens": 1, "columns": 2,
- * "passes": 1, "row_warps": 2, "input_warps": 4, "blocks": 128, "bytes": {"weight": ..,
- * "scales": .., "workspace": ..}, "rejected": [{"kernel": "b1_gemv", "reason": "..."}, ...]}
+ *    "passes": 1, "row_warps": 2, "input_warps": 4, "splits": 1, "blocks": 128, "shared_bytes": 32768,
+ *    "bytes": {"weight": .., "scales": .., "workspace": ..}, "rejected": [{"kernel": "b1_gemv", "reason":
+ * "..."},
+ *    ...]}
  *
- * kernel: imma_gemv or b1_gemv (both with the line of warps and blocks), gemm or fp32. bytes: what a product
+ * kernel: imma_gemv or b1_gemv (both with warps, blocks, splits - the blocks that share rows and divide their
+ * inputs - and the dynamic shared memory of a block), gemm or fp32. bytes: what a product
  * reads of the weight and its scales, as often as it reads them, and the memory it needs. Where one launch
  * cannot serve all segments, the object is that of the first ones, so many as "segments" says. */
 LOWBIT_API lowbit_status lowbit_cuda_explain(const lowbit_cuda_device* device,

@@ -72,12 +72,12 @@ def test_one_input_reads_a_column_of_the_weight(emulated: Device, bits: int, pla
         assert torch.equal(y, layer.packed.dequantize()[:, inputs].T)
 
 
-# Shapes and multiprocessors for which a block has so many (row_warps, input_warps).
+# Shapes and multiprocessors for which a block of scaled groups has so many (row_warps, input_warps).
 PARTITIONS = {
     (1, 1): (16, 300, 132),
     (1, 2): (40, 1900, 132),
     (1, 4): (40, 3100, 132),
-    (1, 8): (18, 17000, 132),
+    (1, 8): (18, 9000, 132),
 }
 
 
@@ -90,7 +90,8 @@ def test_every_partition(emulated: Device, bits: int, group_size: int, partition
     for plan in PLANS if bits == 3 else ("packed",):
         layer = DeviceBits(emulated, subject, digits=plan, gpu=DeviceInfo(90, multiprocessors))
         chosen = layer.explain(2, "high")
-        assert (chosen["row_warps"], chosen["input_warps"]) == partition
+        if group_size != -1:
+            assert (chosen["row_warps"], chosen["input_warps"]) == partition
         x = activations(2, k, torch.float32, seed=bits)
         for precision in ("fast", "high"):
             check(subject, x, layer(x, precision), precision)

@@ -15,10 +15,10 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from cuda_report import __main__ as report  # noqa: E402
 from cuda_report import cases, static  # noqa: E402
 from cuda_report.disassembly import Function, Instruction, tool  # noqa: E402
-from cuda_report.estimate import Work, estimate  # noqa: E402
-from cuda_report.gpus import DRAM_EFFICIENCY, GPUS  # noqa: E402
+from cuda_report.estimate import Work, estimate, wave  # noqa: E402
+from cuda_report.gpus import ARRIVAL_NS, DRAM_EFFICIENCY, GPUS  # noqa: E402
 from cuda_report.kernels import find  # noqa: E402
-from cuda_report.loops import Loop, hot_loops, pipe, width_of  # noqa: E402
+from cuda_report.loops import Loop, hot_loops, l1_bytes, pipe, width_of  # noqa: E402
 from cuda_report.occupancy import Occupancy, occupancy  # noqa: E402
 from cuda_report.plans import Planner  # noqa: E402
 
@@ -142,7 +142,7 @@ def test_occupancy() -> None:
 def test_model_by_hand() -> None:
     """One full wave that DRAM bounds, then half of one that what is in flight bounds."""
     blocks = A100.multiprocessors * 2
-    work = Work(blocks * 3 // 2, 8e6, 1e6, 1e6, 0.1, 0.05, 8.0, A100.int8_macs, 4096)
+    work = Work(blocks * 3 // 2, 8e6, 1e6, 1e6, 0.1, 0.1, 0.05, 8.0, A100.int8_macs, 4096)
     found = estimate(A100, work, Occupancy(2, 16, "registers"))
     dram = A100.dram_gbs * DRAM_EFFICIENCY
     half = min(dram, A100.multiprocessors * 8 * 4096 / A100.loaded_latency_ns)
@@ -152,3 +152,33 @@ def test_model_by_hand() -> None:
     assert found.waves == pytest.approx(1.5)
     columns = estimate(A100, replace(work, cached=4e6), Occupancy(2, 16, "registers"))
     assert columns.bound == "cache"
+    assert estimate(A100, replace(work, l1=9.0), Occupancy(2, 16, "registers")).bound == "l1"
+    together = estimate(A100, replace(work, splits=2), Occupancy(2, 16, "registers"))
+    assert together.us == pytest.approx(found.us + ARRIVAL_NS / 1e3)
+    assert together.stream == found.stream
+
+
+def test_the_busiest_multiprocessor_decides() -> None:
+    """One block more than there are multiprocessors, where nothing that all share counts: twice the time."""
+    work = Work(A100.multiprocessors, 8e6, 1e6, 1e6, 0.0, 0.1, 0.05, 800.0, A100.int8_macs, 1 << 20)
+    more = replace(work, blocks=work.blocks + 1, bytes=work.bytes * (1 + 1 / work.blocks))
+    of_one, of_two = (wave(A100, item, Occupancy(1, 8, "registers"), item.blocks)[0] for item in (work, more))
+    assert of_two == pytest.approx(2 * of_one, rel=0.01)  # of one whose share is a hundredth smaller
+
+
+def test_loads_under_way() -> None:
+    """Two loads of four registers: one is used at once, the other one in the next turn."""
+    body = _code(
+        "LDG.E.NA.LTC128B.128.CONSTANT R4, [R2]",
+        "LOP3.LUT R20, R13, 0x1, RZ",  # of the turn before
+        "LDG.E.NA.LTC128B.128.CONSTANT R12, [R2+0x200]",
+        "IMMA R8, R4.ROW, R9.COL, R8",
+    )
+    assert Loop(tuple(body.instructions)).loads_under_way() == (2 + 1 + 2 + 1) / 4
+
+
+def test_bytes_of_l1() -> None:
+    loads = _code(
+        "LDG.E.NA.LTC128B.128.CONSTANT R4, [R2]", "LDG.E.128 R8, [R2]", "LDS.128 R8, [R2]", "IMMA R8"
+    )
+    assert [l1_bytes(item) for item in loads.instructions] == [16, 32, 16, 0]

@@ -59,6 +59,11 @@ struct Columns {
   int32_t* totals;  // [sets][tokens * per_token]  sum of all codes of a column; only where not grouped
   float* gates;     // [sets][tokens][experts]
 
+  // Room for the product, where blocks share rows.
+  int64_t arrival_count;
+  uint32_t* arrivals;  // [arrival_count]  set to 0 by the prologue
+  void* partial_sums;
+
   LOWBIT_HOST_DEVICE bool grouped() const { return scale_groups > 1; }
   LOWBIT_HOST_DEVICE int64_t count() const { return tokens * per_token; }
   // Sets are numbered like segments; where all segments share one, it is set 0.

@@ -53,6 +53,9 @@ Columns layout_columns(const Staging& staging, const ActivationKind& kind, void*
   out.sums = parts.take<float>(staging.grouped ? tokens * out.units : 0);
   out.totals = parts.take<int32_t>(staging.grouped ? 0 : tokens * out.per_token);
   out.gates = parts.take<float>(tokens * out.experts);
+  out.arrival_count = staging.arrivals;
+  out.arrivals = parts.take<uint32_t>(staging.arrivals);
+  out.partial_sums = parts.take<char>(staging.partial_bytes);
   *bytes = parts.bytes();
   return out;
 }

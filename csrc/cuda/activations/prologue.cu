@@ -239,6 +239,9 @@ __global__ void __launch_bounds__(kMaxThreads) columns_prologue(const Params<Col
   const int64_t m = blockIdx.x;
   Token<kKept> token(p.input, out.padded_inputs, reinterpret_cast<float4*>(memory + 1));
   const uint32_t amax = prepare(token, out.gates_of(set, m), *memory);
+  if (set == 0 && m == 0) {
+    for (int64_t i = threadIdx.x; i < out.arrival_count; i += blockDim.x) out.arrivals[i] = 0;
+  }
   const bool live = amax < kInfinityBits;
   const bool fast = p.kind.bits == 0 && p.kind.precision == LOWBIT_FAST;
   const bool grouped = out.grouped();

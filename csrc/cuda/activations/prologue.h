@@ -61,6 +61,9 @@ struct Staging {
   bool grouped;       // scales by 128 inputs and sums by `unit`, or one scale and totals
   Unit unit;          // of the weight's scales
   float sums_factor;  // of the sums; 1 where not grouped
+  // Room for the product's own use, see Columns:
+  int64_t arrivals = 0;
+  int64_t partial_bytes = 0;
 };
 
 // The memory of a form, beginning at `memory`, which may be null: then only the size is of use. The result is

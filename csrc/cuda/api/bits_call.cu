@@ -37,7 +37,7 @@ Segment segment_of(const lowbit_cuda_signs& signs, int32_t set) {
 // Staged activations in the form that a plan's kernel takes.
 using Staged = std::variant<Columns, Planes, FloatColumns>;
 
-Staging staging_of(const BitsCall& call, const Run& run, int64_t tokens) {
+Staging staging_of(const BitsCall& call, const Run& run, const Plan& plan, int64_t tokens) {
   Staging staging{};
   staging.tokens = tokens;
   staging.in_features = run.layer.in_features;
@@ -48,6 +48,8 @@ Staging staging_of(const BitsCall& call, const Run& run, int64_t tokens) {
   staging.grouped = is_grouped(run.layer, call.kind);
   staging.unit = run.layer.unit;
   staging.sums_factor = sums_factor(call.active_bits, call.kind.columns_per_token());
+  staging.arrivals = plan.arrivals;
+  staging.partial_bytes = plan.partial_bytes;
   return staging;
 }
 
@@ -147,7 +149,8 @@ size_t workspace_bytes(const BitsCall& call, int64_t tokens) {
     const Run run = next_run(call, s);
     const Plan plan = choose(run.layer, call.kind, tokens, call.device);
     size_t bytes = 0;
-    layout(plan.kernel, staging_of(call, run, std::min(tokens, kTurnTokens)), call.kind, nullptr, &bytes);
+    layout(plan.kernel, staging_of(call, run, plan, std::min(tokens, kTurnTokens)), call.kind, nullptr,
+           &bytes);
     largest = std::max(largest, bytes);
     s += run.count;
   }
@@ -161,7 +164,7 @@ void bits_linear(const BitsCall& call, const lowbit_input& x, const lowbit_vecto
     const Run run = next_run(call, s);
     const Plan plan = choose(run.layer, call.kind, x.rows, call.device);
     for (int64_t first = 0; first < x.rows; first += kTurnTokens) {
-      const Staging staging = staging_of(call, run, std::min(x.rows - first, kTurnTokens));
+      const Staging staging = staging_of(call, run, plan, std::min(x.rows - first, kTurnTokens));
       size_t bytes = 0;
       const Staged staged = layout(plan.kernel, staging, call.kind, workspace, &bytes);
       stage(input_of(run, x, first, staging.tokens), staging, call.kind, staged, stream);
@@ -175,7 +178,7 @@ void bits_linear(const BitsCall& call, const lowbit_input& x, const lowbit_vecto
 lowbit_cuda_staged stage_run(const BitsCall& call, const Run& run, const lowbit_input& x, void* workspace,
                              Stream stream) {
   const Plan plan = choose(run.layer, call.kind, x.rows, call.device);
-  const Staging staging = staging_of(call, run, x.rows);
+  const Staging staging = staging_of(call, run, plan, x.rows);
   size_t bytes = 0;
   const Staged out = layout(plan.kernel, staging, call.kind, workspace, &bytes);
   stage(input_of(run, x, 0, x.rows), staging, call.kind, out, stream);

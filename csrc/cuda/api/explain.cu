@@ -90,7 +90,9 @@ std::string explain(const BitsCall& call, int64_t tokens) {
   if (plan.blocks > 0) {
     json.add("row_warps", plan.partition.row_warps);
     json.add("input_warps", plan.partition.input_warps);
+    json.add("splits", plan.partition.splits);
     json.add("blocks", plan.blocks);
+    json.add("shared_bytes", plan.shared_bytes);
   }
   json.add_raw("bytes", bytes_of(call, run, plan, tokens));
   json.add_raw("rejected", rejected(plan, run, call, tokens));

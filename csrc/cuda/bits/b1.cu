@@ -1,6 +1,8 @@
 // Products of one-bit digits with bit planes of the activations: AND and popcount on the tensor cores. The
 // words of the tiles are the operand as they are; nothing is unpacked.
-#include "cuda/bits/gemv_kernel.h"
+#include "cuda/bits/epilogue.h"
+#include "cuda/bits/loops.h"
+#include "cuda/bits/meeting.h"
 
 namespace lowbit::cuda {
 namespace {
@@ -16,7 +18,7 @@ struct B1Params {
 
 // The pair of words of a column for the four steps of a superblock, as this lane takes them.
 template <int kColumnTiles>
-class PlanePointers {
+class PlanePointers : public FromCache {
  public:
   LOWBIT_DEVICE PlanePointers(const Planes& x, int set, int first_column, int lane) {
     const int64_t last = x.count() - 1;
@@ -45,14 +47,15 @@ class PlanePointers {
 // sums = 2 sums + those of a digit.
 template <int kColumnTiles>
 LOWBIT_DEVICE void b1_pass(const WarpTask& task, const Planes& x, const Pass& pass,
-                           int (&sums)[kColumnTiles][4]) {
+                           int (&sums)[1][kColumnTiles][4]) {
 #pragma unroll
   for (int c = 0; c < kColumnTiles; ++c) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) sums[c][i] *= 2;
+    for (int i = 0; i < 4; ++i) sums[0][c][i] *= 2;
   }
   const PlanePointers<kColumnTiles> planes(x, task.segment.set, task.first_column, task.lane);
-  walk_spans<1, kColumnTiles == 2>(task, pass, [&](int span, int, const Words& words) {
+  walk_spans<1, false, 1>(task, pass, planes, [&](int span, int, const TileWords<1>& weights) {
+    const Words& words = weights.tile[0];
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
       uint32_t b[kSteps][2];
@@ -60,15 +63,15 @@ LOWBIT_DEVICE void b1_pass(const WarpTask& task, const Planes& x, const Pass& pa
 #pragma unroll
       for (int q = 0; q < kSteps; ++q) {
         const uint32_t a[4] = {words.step[q].x, words.step[q].y, words.step[q].z, words.step[q].w};
-        mma_b1_and(sums[c], a, b[q]);
+        mma_b1_and(sums[0][c], a, b[q]);
       }
     }
   });
 }
 
 template <int kColumnTiles>
-__global__ void __launch_bounds__(kMaxWarps * 32) gemv_b1(const B1Params p) {
-  using Meeting = MeetingPoint<kColumnTiles>;
+__global__ void __launch_bounds__(kMaxWarps * 32, 1) gemv_b1(const B1Params p) {
+  using Meeting = MeetingPoint<1, kColumnTiles>;
   LOWBIT_SHARED(int, shared, kMaxWarps * kColumnTiles * kTileSums);
   const int block = blockIdx.x / p.column_passes, column_pass = blockIdx.x % p.column_passes;
   const SegmentParams& segment = p.layer.segments[segment_of(p.layer, block)];
@@ -81,28 +84,27 @@ __global__ void __launch_bounds__(kMaxWarps * 32) gemv_b1(const B1Params p) {
                       first_token * p.x.per_token,
                       static_cast<int>(threadIdx.x & 31),
                       {warp % p.input_warps, p.input_warps, p.layer.spans}};
-  int sums[kColumnTiles][4] = {};
+  int sums[1][kColumnTiles][4] = {};
   for (int i = 0; i < p.layer.num_passes; ++i) b1_pass(task, p.x, p.layer.passes[i], sums);
-  wait_for_previous_kernel();
   Meeting::leave(sums, shared);
   release_next_kernel();
   const int first_row = first_tile * kRowTile;
-  for_each_result(p.row_warps * kRowTile, segment.rows - first_row, p.tokens_per_pass,
-                  p.x.tokens - first_token, [&](int row, int token) {
-                    int64_t sum = 0;
-                    for (int plane = 0; plane < p.x.per_token; ++plane) {
-                      const int column = token * p.x.per_token + plane;
-                      sum += int64_t{p.x.plane_factor(plane)} *
-                             Meeting::total(shared, p.input_warps, row, column);
-                    }
-                    const int64_t y_token = first_token + token;
-                    const int64_t offset = p.layer.code_offset + row_offset(segment, first_row + row);
-                    const int64_t codes = p.x.totals[segment.set * p.x.tokens + y_token];
-                    const float value = static_cast<float>(p.layer.code_factor * sum + offset * codes);
-                    finish(p.layer, segment, p.x.gates_of(segment.set, y_token), y_token, first_row + row,
-                           value * p.x.scales[segment.set * p.x.tokens + y_token] *
-                               row_scale(p.layer, segment, first_row + row));
-                  });
+  const BlockResults results{p.row_warps * kRowTile, p.tokens_per_pass, segment.rows - first_row,
+                             p.x.tokens - first_token};
+  results.for_each([&](int row, int token) {
+    int64_t sum = 0;
+    for (int plane = 0; plane < p.x.per_token; ++plane) {
+      const int column = token * p.x.per_token + plane;
+      sum += int64_t{p.x.plane_factor(plane)} * Meeting::total(shared, p.input_warps, row, column);
+    }
+    const int64_t y_token = first_token + token;
+    const int64_t offset = p.layer.code_offset + row_offset(segment, first_row + row);
+    const int64_t codes = p.x.totals[segment.set * p.x.tokens + y_token];
+    const float value = static_cast<float>(p.layer.code_factor * sum + offset * codes);
+    finish(p.layer, segment, p.x.gates_of(segment.set, y_token), y_token, first_row + row,
+           value * p.x.scales[segment.set * p.x.tokens + y_token] *
+               row_scale(p.layer, segment, first_row + row));
+  });
 }
 
 }  // namespace

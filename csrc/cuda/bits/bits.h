@@ -98,6 +98,9 @@ struct Layer {
   Segment segments[kMaxSegments];
 };
 
+// Blocks of `tiles` row tiles, over all segments.
+int64_t row_blocks(const Layer& layer, int64_t tiles);
+
 struct Result {
   void* y;
   lowbit_dtype dtype;
@@ -106,12 +109,14 @@ struct Result {
   lowbit_dtype bias_dtype;
 };
 
-// How the warps of a block divide a product: `row_warps` row tiles by `input_warps` that take the spans of
-// 1024 inputs in turn (w, w + input_warps, ...); row_warps * input_warps <= 8. A result depends on
-// input_warps in its last bit, so a plan must not choose it by the number of tokens.
+// How warps divide a product. The inputs of a row go to `splits` blocks, each a range of spans of 1024
+// inputs; a block has `row_warps` times `input_warps` warps (8 at most), whose input warps take the spans of
+// its range in turn. Where sums leave the integers inside a row, a result depends in its last bit on splits
+// and input_warps, so there a plan must not choose them by the number of tokens.
 struct Partition {
   int32_t row_warps;
   int32_t input_warps;
+  int32_t splits;
 };
 
 // Which loop of the GEMV a layer takes.

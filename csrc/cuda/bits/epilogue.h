@@ -50,26 +50,21 @@ LOWBIT_DEVICE void finish(const LayerParams& layer, const SegmentParams& segment
   store_value(result.y, result.dtype, token * result.stride + column, value);
 }
 
-// The same from the integer sums of a row and a token's columns (`low`: of the second one, where there is
-// one).
+// The same from the integer sum of a row and a token: of its one column, or of 256 v0 + v1.
 LOWBIT_DEVICE void finish_whole(const LayerParams& layer, const SegmentParams& segment, const Columns& x,
-                                int row, int64_t token, int64_t sum, int low) {
+                                int row, int64_t token, int64_t sum) {
   int64_t codes = *x.totals_of(segment.set, token * x.per_token);
-  if (x.per_token == 2) {
-    sum = 256 * sum + low;
-    codes = 256 * codes + *x.totals_of(segment.set, token * 2 + 1);
-  }
+  if (x.per_token == 2) codes = 256 * codes + *x.totals_of(segment.set, token * 2 + 1);
   const int64_t offset = layer.code_offset + row_offset(segment, row);
   const float value = static_cast<float>(layer.code_factor * sum + offset * codes);
   finish(layer, segment, x.gates_of(segment.set, token), token, row,
          value * *x.scales_of(segment.set, token) * row_scale(layer, segment, row));
 }
 
-// The same from sums that are scaled already, but for the factor A and, without units, for the scale of the
+// The same from a sum that is scaled already, but for the factor A and, without units, for the scale of the
 // row.
 LOWBIT_DEVICE void finish_grouped(const LayerParams& layer, const SegmentParams& segment, const Columns& x,
-                                  float offset_factor, int row, int64_t token, float value, float low) {
-  if (x.per_token == 2) value = fmaf(256.0f, value, low);
+                                  float offset_factor, int row, int64_t token, float value) {
   if (layer.unit_inputs == 0) {
     const float sum = *x.sums_of(segment.set, token);
     value = fmaf(static_cast<float>(row_offset(segment, row)) * offset_factor, sum, value + sum);

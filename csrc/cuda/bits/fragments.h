@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/bits/params.h"
+#include "cuda/ptx/grid.h"
 #include "cuda/ptx/integer.h"
 #include "cuda/ptx/memory.h"
 #include "cuda/ptx/mma.h"
@@ -46,18 +47,24 @@ struct Words {
 struct FieldColumns {
   uint32_t b[kSteps][2];
 
-  // Steps 2 half and 2 half + 1.
-  LOWBIT_DEVICE void load_half(const uint4* codes, int half) {
-    const uint4 raw = load_cached(codes + half);
+  // Steps 2 half and 2 half + 1, from 16 bytes of a column (cuda/activations/columns.h).
+  LOWBIT_DEVICE void set_half(int half, const uint4& raw) {
     b[2 * half][0] = raw.x, b[2 * half][1] = raw.y;
     b[2 * half + 1][0] = raw.z, b[2 * half + 1][1] = raw.w;
   }
 };
 
+// Activations that a loop reads through L1, where the block's other row warps find them as well.
+struct FromCache {
+  LOWBIT_DEVICE void begin_pass() const { wait_for_previous_kernel(); }
+  LOWBIT_DEVICE void next_span() const {}
+  LOWBIT_DEVICE void end_pass() const {}
+};
+
 // The columns that a lane reads as the B operand: its column of each tile of eight. Lanes of columns that do
 // not exist read the last one; nothing of what they compute is stored.
 template <int kColumnTiles>
-class CodePointers {
+class CodePointers : public FromCache {
  public:
   LOWBIT_DEVICE CodePointers(const Columns& x, int set, int first_column, int lane) {
     const int last = static_cast<int>(x.count()) - 1;
@@ -72,7 +79,8 @@ class CodePointers {
   LOWBIT_DEVICE void load(int span, int field, FieldColumns (&columns)[kColumnTiles]) {
     load_half(span, field, 0, columns);
 #pragma unroll
-    for (int c = 0; c < kColumnTiles; ++c) columns[c].load_half(spans_[c] + field * kFieldColumnWords, 1);
+    for (int c = 0; c < kColumnTiles; ++c)
+      columns[c].set_half(1, load_cached(spans_[c] + field * kFieldColumnWords + 1));
   }
 
   LOWBIT_DEVICE void load_half(int span, int field, int half, FieldColumns (&columns)[kColumnTiles]) {
@@ -80,13 +88,13 @@ class CodePointers {
     for (int c = 0; c < kColumnTiles; ++c) {
       if (field == 0 && half == 0)
         spans_[c] = in_register(advance(tiles_[c], span, kSpanFields * kFieldColumnWords));
-      columns[c].load_half(spans_[c] + field * kFieldColumnWords, half);
+      columns[c].set_half(half, load_cached(spans_[c] + field * kFieldColumnWords + half));
     }
   }
 
  private:
   const uint4* tiles_[kColumnTiles];
-  const uint4* spans_[kColumnTiles];
+  const uint4* spans_[kColumnTiles] = {};
 };
 
 }  // namespace lowbit::cuda

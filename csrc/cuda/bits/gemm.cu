@@ -70,8 +70,7 @@ class Stages {
     for (int half = 0; half < 2; ++half) {
       const int piece = (2 * (lane & 3) + half) ^ (column & 1);
       const uint4 raw = *reinterpret_cast<const uint4*>(pieces + 16 * piece);
-      columns.b[2 * half][0] = raw.x, columns.b[2 * half][1] = raw.y;
-      columns.b[2 * half + 1][0] = raw.z, columns.b[2 * half + 1][1] = raw.w;
+      columns.set_half(half, raw);
     }
   }
   LOWBIT_DEVICE float scale(int field, int column) const {
@@ -233,11 +232,13 @@ __global__ void __launch_bounds__(kGemmThreads, 1) gemm_kernel(const GemmParams 
         const int token = p.x.per_token == 2 ? column / 2 : column + j;
         if (token >= p.x.tokens || (p.x.per_token == 2 && j == 1)) continue;
         if constexpr (kGrouped) {
+          const float* const pair = &y[c][2 * i];
           finish_grouped(layer, segment, p.x, p.offset_factor, row, token,
-                         j == 0 ? y[c][2 * i] : y[c][2 * i + 1], y[c][2 * i + 1]);
+                         p.x.per_token == 2 ? fmaf(256.0f, pair[0], pair[1]) : pair[j]);
         } else {
-          finish_whole(layer, segment, p.x, row, token, j == 0 ? sums[c][2 * i] : sums[c][2 * i + 1],
-                       sums[c][2 * i + 1]);
+          const int* const pair = &sums[c][2 * i];
+          finish_whole(layer, segment, p.x, row, token,
+                       p.x.per_token == 2 ? int64_t{256} * pair[0] + pair[1] : pair[j]);
         }
       }
     }

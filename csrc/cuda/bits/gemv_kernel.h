@@ -1,264 +1,98 @@
-// The GEMV kernel: blocks of row_warps x input_warps warps, one row tile and up to two tiles of eight columns
-// each.
-//
-//              input warp 0   1   ...
-//   row warp 0   tile T       T          spans w, w + input_warps, ... each
-//   row warp 1   tile T + 1   T + 1
-//
-// The partial sums of a tile meet in shared memory, in ascending order of the input warps.
+// The GEMV kernels: blocks of row_warps x input_warps warps, one or two row tiles and up to two tiles of
+// eight columns each; `splits` blocks share rows and divide their inputs (cuda/bits/gemv_block.h).
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/bits/epilogue.h"
-#include "cuda/bits/planes.h"
+#include "cuda/bits/gemv_sums.h"
+#include "cuda/bits/meeting.h"
 
 namespace lowbit::cuda {
 
-inline constexpr int kMaxWarps = 8;
-inline constexpr int kTileSums = 128;  // of a row tile and a tile of eight columns
+// Holds the sum of a token's columns over a row: of one-bit digits 65,536 inputs times 32,639 fit 32 bits.
+template <Form kForm>
+using WholeSum = std::conditional_t<kForm == Form::one, int32_t, int64_t>;
 
-struct GemvParams {
-  LayerParams layer;
-  Columns x;
-  int32_t row_warps;
-  int32_t input_warps;
-  int32_t column_passes;  // of 8 or 16 columns: blocks side by side, so that the second reads weights from L2
-  float offset_factor;    // of an offset times a sum of the activations, before the factor A
-};
-
-// Grouped sums of scale * offset * (sum of the activations), in the column of a token that counts once.
-template <int kColumnTiles, Flush kFlush, class T>
-LOWBIT_DEVICE void add_offsets(const WarpTask& task, const Columns& x, float factor,
-                               float (&y)[kColumnTiles][4]) {
-  constexpr int kUnits = units_per_field(kFlush);
-  RowScales<kFlush, T> rows(task.layer, task.segment, task.tile, task.lane);
-  ColumnScales<kColumnTiles, kFlush> columns(x, task.segment.set, task.first_column, task.lane);
-  FieldValues<int16_t, kUnits> offsets[2];
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int64_t row = int64_t{kRowTile} * task.tile + (task.lane >> 2) + 8 * i;
-    offsets[i] = FieldValues<int16_t, kUnits>(task.segment.offsets + row * task.layer.units);
-  }
-  const float factors[2] = {x.per_token == 2 ? 0.0f : factor, factor};
-#pragma unroll 1
-  for (int span = task.spans.first; span < task.spans.end; span += task.spans.step) {
-#pragma unroll
-    for (int field = 0; field < kSpanFields; ++field) {
-      rows.visit(span, field);
-      columns.visit(span, field);
-      offsets[0].visit(span, field);
-      offsets[1].visit(span, field);
-#pragma unroll
-      for (int u = 0; u < kUnits; ++u) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const float scaled = rows.rows[r].at(field, u) * offsets[r].at(field, u);
-#pragma unroll
-          for (int c = 0; c < kColumnTiles; ++c) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-              const float sum = columns.sums[c][i].at(field, u) * factors[i];
-              y[c][2 * r + i] = fmaf(scaled, sum, y[c][2 * r + i]);
-            }
-          }
-        }
-      }
-    }
-  }
+// Blocks that a multiprocessor must hold at least, by what keeps the compiler from spilling on some target:
+// told one, it fits 255 registers to a thread; told nothing (0), it may spill for the sake of another block,
+// or not.
+constexpr int min_blocks_whole(Form form, int column_tiles) {
+  return column_tiles == 2 && form != Form::two && form != Form::mixed ? 1 : 0;
+}
+constexpr int min_blocks_grouped(Form form, int column_tiles, bool by_steps) {
+  const bool one_pass = form == Form::one || form == Form::two || (form == Form::four && !by_steps);
+  return column_tiles == 1 && one_pass ? 1 : 0;
 }
 
 template <Form kForm, int kColumnTiles>
-LOWBIT_DEVICE void whole_sums(const WarpTask& task, const Columns& x, int (&sums)[kColumnTiles][4]) {
-  const LayerParams& layer = task.layer;
-  if constexpr (kForm == Form::one) {
-    whole_pass<1>(task, x, layer.passes[0], sums);
-  } else if constexpr (kForm == Form::two) {
-    whole_pass<2>(task, x, layer.passes[0], sums);
-  } else if constexpr (kForm == Form::four) {
-    whole_pass<4>(task, x, layer.passes[0], sums);
-  } else {
-    for (int i = 0; i < layer.num_passes; ++i) {
-      const Pass& pass = layer.passes[i];
-      if constexpr (kForm == Form::planes) {
-        whole_planes_pass(task, x, pass, sums);
-      } else if (pass.width == 4) {
-        whole_pass<4>(task, x, pass, sums);
-      } else if (pass.width == 2) {
-        whole_pass<2>(task, x, pass, sums);
-      } else {
-        whole_pass<1>(task, x, pass, sums);
-      }
-    }
-  }
-}
-
-template <Form kForm, int kColumnTiles, Flush kFlush, class T>
-LOWBIT_DEVICE void grouped_sums(const WarpTask& task, const Columns& x, float offset_factor,
-                                float (&y)[kColumnTiles][4]) {
-  const LayerParams& layer = task.layer;
-  if constexpr (kForm == Form::one) {
-    grouped_pass<1, kColumnTiles, kFlush, T, false>(task, x, layer.passes[0], y);
-  } else if constexpr (kForm == Form::two) {
-    grouped_pass<2, kColumnTiles, kFlush, T, false>(task, x, layer.passes[0], y);
-  } else if constexpr (kForm == Form::four) {
-    grouped_pass<4, kColumnTiles, kFlush, T, false>(task, x, layer.passes[0], y);
-  } else {
-    for (int i = 0; i < layer.num_passes; ++i) {
-      const Pass& pass = layer.passes[i];
-      const float weight = static_cast<float>(1 << pass.bits);
-#pragma unroll
-      for (int c = 0; c < kColumnTiles; ++c) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) y[c][j] *= weight;
-      }
-      if constexpr (kForm == Form::planes) {
-        grouped_planes_pass<kColumnTiles, kFlush, T>(task, x, pass, y);
-      } else if (pass.width == 4) {
-        grouped_pass<4, kColumnTiles, kFlush, T, true>(task, x, pass, y);
-      } else if (pass.width == 2) {
-        grouped_pass<2, kColumnTiles, kFlush, T, true>(task, x, pass, y);
-      } else {
-        grouped_pass<1, kColumnTiles, kFlush, T, true>(task, x, pass, y);
-      }
-    }
-  }
-  if constexpr (has_units(kFlush)) {
-    if (task.segment.offsets != nullptr) add_offsets<kColumnTiles, kFlush, T>(task, x, offset_factor, y);
-  }
-}
-
-// The loop for the dtype of the scales.
-template <Form kForm, int kColumnTiles, Flush kFlush>
-LOWBIT_DEVICE void grouped_sums(const WarpTask& task, const Columns& x, float offset_factor,
-                                float (&y)[kColumnTiles][4]) {
-  const LayerParams& layer = task.layer;
-  if (layer.scales_dtype == LOWBIT_F16) {
-    grouped_sums<kForm, kColumnTiles, kFlush, __half>(task, x, offset_factor, y);
-  } else if (layer.scales_dtype == LOWBIT_BF16) {
-    grouped_sums<kForm, kColumnTiles, kFlush, __nv_bfloat16>(task, x, offset_factor, y);
-  } else {
-    grouped_sums<kForm, kColumnTiles, kFlush, float>(task, x, offset_factor, y);
-  }
-}
-
-// Where the sums of a tile meet: a row per warp, then tile of columns, register and lane.
-template <int kColumnTiles>
-struct MeetingPoint {
-  static LOWBIT_DEVICE int index(int warp, int row, int column) {
-    const int register_index = (row >> 3) * 2 + (column & 1);
-    const int lane = (row & 7) * 4 + ((column & 7) >> 1);
-    return (warp * kColumnTiles + (column >> 3)) * kTileSums + register_index * 32 + lane;
-  }
-
-  template <class T>
-  static LOWBIT_DEVICE void leave(const T (&sums)[kColumnTiles][4], T* shared) {
-    T* const own = shared + threadIdx.x / 32 * (kColumnTiles * kTileSums) + (threadIdx.x & 31);
-#pragma unroll
-    for (int c = 0; c < kColumnTiles; ++c) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) own[c * kTileSums + i * 32] = sums[c][i];
-    }
-    __syncthreads();
-  }
-
-  // Over the input warps, in ascending order. `row` counts from the block's first.
-  template <class T>
-  static LOWBIT_DEVICE T total(const T* shared, int input_warps, int row, int column) {
-    const int warp = row / kRowTile * input_warps;
-    T sum = shared[index(warp, row % kRowTile, column)];
-    for (int w = 1; w < input_warps; ++w) sum += shared[index(warp + w, row % kRowTile, column)];
-    return sum;
-  }
-};
-
-// finish(row of the block, token of the block) for those that exist, rows next to each other in neighbouring
-// threads.
-template <class Finish>
-LOWBIT_DEVICE void for_each_result(int rows, int rows_left, int tokens, int64_t tokens_left,
-                                   const Finish& finish) {
-  for (int i = threadIdx.x; i < rows * tokens; i += blockDim.x) {
-    if (i % rows < rows_left && i / rows < tokens_left) finish(i % rows, i / rows);
-  }
-}
-
-struct BlockTask {
-  const SegmentParams& segment;
-  int first_tile;
-  WarpTask warp;
-
-  LOWBIT_DEVICE BlockTask(const GemvParams& p, int columns)
-      : segment(p.layer.segments[segment_of(p.layer, blockIdx.x / p.column_passes)]),
-        first_tile((static_cast<int>(blockIdx.x) / p.column_passes - segment.first_block) * p.row_warps),
-        warp{p.layer,
-             segment,
-             0,
-             static_cast<int>(blockIdx.x) % p.column_passes * columns,
-             static_cast<int>(threadIdx.x & 31),
-             {0, p.input_warps, p.layer.spans}} {
-    const int index = threadIdx.x / 32;
-    // Warps of tiles behind the last one compute it once more; it is finished by the warps it belongs to.
-    warp.tile = min(first_tile + index / p.input_warps, tiles_of(segment) - 1);
-    warp.spans.first = index % p.input_warps;
-  }
-};
-
-// Blocks that a multiprocessor must hold at least, where the compiler's own choice (0) is to spill a few
-// registers for the sake of another block on some target.
-constexpr int min_blocks(Form form, int column_tiles, bool whole, bool by_steps) {
-  if (whole) return column_tiles == 2 && form != Form::two && form != Form::mixed ? 1 : 0;
-  return by_steps && form == Form::two ? 1 : 0;
-}
-
-template <Form kForm, int kColumnTiles>
-__global__ void __launch_bounds__(kMaxWarps * 32, min_blocks(kForm, kColumnTiles, true, false))
+__global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_whole(kForm, kColumnTiles))
     gemv_whole(const GemvParams p) {
-  using Meeting = MeetingPoint<kColumnTiles>;
+  constexpr int kRowTiles = row_tiles_of_warp(kForm, true);
   constexpr int kColumns = 8 * kColumnTiles;
-  LOWBIT_SHARED(int, shared, kMaxWarps * kColumnTiles * kTileSums);
-  const BlockTask task(p, kColumns);
-  int sums[kColumnTiles][4] = {};
-  whole_sums<kForm>(task.warp, p.x, sums);
+  using Meeting = MeetingPoint<kRowTiles, kColumnTiles>;
+  LOWBIT_DYNAMIC_SHARED(char, shared);
+  int sums[kRowTiles][kColumnTiles][4] = {};
+  whole_sums<kForm>(BlockTask(p, kRowTiles, kColumns), p.x, shared, sums);
   wait_for_previous_kernel();
-  Meeting::leave(sums, shared);
+  const BlockTask task(p, kRowTiles, kColumns);
+  int* const met = reinterpret_cast<int*>(shared);
+  Meeting::leave(sums, met);
   release_next_kernel();
-  const int first_row = task.first_tile * kRowTile;
-  const int first_token = task.warp.first_column / p.x.per_token;
-  for_each_result(p.row_warps * kRowTile, task.segment.rows - first_row, kColumns / p.x.per_token,
-                  p.x.tokens - first_token, [&](int row, int token) {
-                    const int column = token * p.x.per_token;
-                    const int low =
-                        p.x.per_token == 2 ? Meeting::total(shared, p.input_warps, row, column + 1) : 0;
-                    finish_whole(p.layer, task.segment, p.x, first_row + row, first_token + token,
-                                 Meeting::total(shared, p.input_warps, row, column), low);
-                  });
+  const int per_token = p.x.per_token;
+  const int first_token = task.warp.first_column / per_token;
+  const BlockResults results{p.partition.row_warps * Meeting::kWarpRows, kColumns / per_token,
+                             task.segment.rows - task.first_row(), p.x.tokens - first_token};
+  finish_together<WholeSum<kForm>>(
+      p.x, p.partition.splits, task.split, task.block, results,
+      [&](int row, int token) {
+        const auto total = [&](int column) -> WholeSum<kForm> {
+          return Meeting::total(met, p.partition.input_warps, row, column);
+        };
+        return per_token == 2 ? 256 * total(2 * token) + total(2 * token + 1) : total(token);
+      },
+      [&](int row, int token, int64_t sum) {
+        finish_whole(p.layer, task.segment, p.x, task.first_row() + row, first_token + token, sum);
+      });
 }
 
 template <Form kForm, int kColumnTiles, bool kBySteps>
-__global__ void __launch_bounds__(kMaxWarps * 32, min_blocks(kForm, kColumnTiles, false, kBySteps))
+__global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_grouped(kForm, kColumnTiles, kBySteps))
     gemv_grouped(const GemvParams p) {
-  using Meeting = MeetingPoint<kColumnTiles>;
   constexpr int kColumns = 8 * kColumnTiles;
-  LOWBIT_SHARED(float, shared, kMaxWarps * kColumnTiles * kTileSums);
-  const BlockTask task(p, kColumns);
-  float sums[kColumnTiles][4] = {};
-  if constexpr (kBySteps) {
-    grouped_sums<kForm, kColumnTiles, Flush::by_32>(task.warp, p.x, p.offset_factor, sums);
-  } else if (p.layer.unit_inputs == 0) {
-    grouped_sums<kForm, kColumnTiles, Flush::row, void>(task.warp, p.x, p.offset_factor, sums);
-  } else {
-    grouped_sums<kForm, kColumnTiles, Flush::by_128>(task.warp, p.x, p.offset_factor, sums);
-  }
+  using Meeting = MeetingPoint<1, kColumnTiles>;
+  LOWBIT_DYNAMIC_SHARED(char, shared);
+  float sums[1][kColumnTiles][4] = {};
+  const auto sum_up = [&](const BlockTask& task) {
+    if constexpr (kBySteps) {
+      grouped_sums<kForm, kColumnTiles, Flush::by_32>(task.warp, p.x, p.offset_factor, sums[0]);
+    } else if (p.layer.unit_inputs == 0) {
+      grouped_sums<kForm, kColumnTiles, Flush::row, void>(task.warp, p.x, p.offset_factor, sums[0]);
+    } else {
+      grouped_sums<kForm, kColumnTiles, Flush::by_128>(task.warp, p.x, p.offset_factor, sums[0]);
+    }
+  };
+  sum_up(BlockTask(p, 1, kColumns));
   wait_for_previous_kernel();
-  Meeting::leave(sums, shared);
+  const BlockTask task(p, 1, kColumns);
+  float* const met = reinterpret_cast<float*>(shared);
+  Meeting::leave(sums, met);
   release_next_kernel();
-  const int first_row = task.first_tile * kRowTile;
-  const int first_token = task.warp.first_column / p.x.per_token;
-  for_each_result(
-      p.row_warps * kRowTile, task.segment.rows - first_row, kColumns / p.x.per_token,
-      p.x.tokens - first_token, [&](int row, int token) {
-        const int column = token * p.x.per_token;
-        const float low = p.x.per_token == 2 ? Meeting::total(shared, p.input_warps, row, column + 1) : 0.0f;
-        finish_grouped(p.layer, task.segment, p.x, p.offset_factor, first_row + row, first_token + token,
-                       Meeting::total(shared, p.input_warps, row, column), low);
+  const int per_token = p.x.per_token;
+  const int first_token = task.warp.first_column / per_token;
+  const BlockResults results{p.partition.row_warps * Meeting::kWarpRows, kColumns / per_token,
+                             task.segment.rows - task.first_row(), p.x.tokens - first_token};
+  finish_together<float>(
+      p.x, p.partition.splits, task.split, task.block, results,
+      [&](int row, int token) {
+        const auto total = [&](int column) {
+          return Meeting::total(met, p.partition.input_warps, row, column);
+        };
+        return per_token == 2 ? fmaf(256.0f, total(2 * token), total(2 * token + 1)) : total(token);
+      },
+      [&](int row, int token, float sum) {
+        finish_grouped(p.layer, task.segment, p.x, p.offset_factor, task.first_row() + row,
+                       first_token + token, sum);
       });
 }
 

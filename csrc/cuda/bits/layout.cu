@@ -48,6 +48,14 @@ int64_t tile_bytes(int64_t out_features, int64_t in_features, const Digits& digi
   return bytes;
 }
 
+int64_t row_blocks(const Layer& layer, int64_t tiles) {
+  int64_t blocks = 0;
+  for (int32_t s = 0; s < layer.num_segments; ++s) {
+    blocks += ceil_div(row_tiles(layer.segments[s].out_features), tiles);
+  }
+  return blocks;
+}
+
 Unit unit_of(int64_t group_size) {
   if (group_size == -1) return Unit::row;
   return group_size % kScaleInputs == 0 ? Unit::inputs_128 : Unit::inputs_32;

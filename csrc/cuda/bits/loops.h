@@ -1,48 +1,84 @@
-// The hot loops of the GEMV: one warp, one row tile by kColumnTiles tiles of eight columns, over the warp's
-// spans.
+// The hot loops of the GEMV: one warp, one or two row tiles by kColumnTiles tiles of eight columns, over the
+// warp's spans.
 //
-// No shared memory: weights stream through registers, the next superblock loaded while this one is
-// multiplied, and columns come from L1, where the block's other row warps find them as well.
+// Weights stream through registers, the next superblock loaded while this one is multiplied. Columns of
+// one-bit digits over whole rows, the fewest bytes of weights to a column, come from shared memory
+// (cuda/bits/chunks.h), and two row tiles share what it costs to load them; others come from L1.
 #pragma once
 
+#include "cuda/bits/chunks.h"
 #include "cuda/bits/scales.h"
-#include "cuda/ptx/grid.h"
 
 namespace lowbit::cuda {
-
-// The spans of one warp: first, first + step, ... below end.
-struct Spans {
-  int first, step, end;
-};
 
 struct WarpTask {
   const LayerParams& layer;
   const SegmentParams& segment;
-  int tile;
+  int tile;  // the first
   int first_column;
   int lane;
   Spans spans;
 };
 
-// multiply(span, superblock of the span, its words) for all superblocks of the warp's spans in order. Two
-// sets of registers take turns, so that none is copied; where a span is one superblock that takes the loop
-// twice, which a kShort loop does without.
-template <int kWidth, bool kShort, class Multiply>
-LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, const Multiply& multiply) {
+// One superblock of each of a warp's row tiles.
+template <int kRowTiles>
+struct TileWords {
+  Words tile[kRowTiles];
+
+  LOWBIT_DEVICE void load(const uint4* const (&superblocks)[kRowTiles], int words_further) {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) tile[r].load(superblocks[r] + words_further);
+  }
+};
+
+// Where superblocks of a warp's row tiles lie. Tiles behind the last one are the last one again.
+template <int kRowTiles>
+struct TilePointers {
+  const uint4* first[kRowTiles];  // of the row
+
+  LOWBIT_DEVICE TilePointers(const WarpTask& task, const Pass& pass) {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+      const int tile = min(task.tile + r, tiles_of(task.segment) - 1);
+      first[r] = in_register(tile_words(task.segment, pass, tile, 0, task.lane));
+    }
+  }
+
+  LOWBIT_DEVICE void at_span(int span, int span_words, const uint4* (&pointers)[kRowTiles]) const {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) pointers[r] = advance(first[r], span, span_words);
+  }
+};
+
+// multiply(span, superblock of the span, its words) for all superblocks of the warp's spans in order;
+// `columns` is told of every span. Two sets of registers take turns, so that none is copied; where a span is
+// one superblock that takes the loop twice, which a kShort loop does without.
+template <int kWidth, bool kShort, int kRowTiles, class Source, class Multiply>
+LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& columns,
+                              const Multiply& multiply) {
   constexpr int kSpanWords = kWidth * kSuperblockWords;  // 8 fields, 8 / kWidth to a superblock
-  const uint4* const tile = in_register(tile_words(task.segment, pass, task.tile, 0, task.lane));
+  const TilePointers<kRowTiles> tiles(task, pass);
   const Spans& spans = task.spans;
   int span = spans.first;
-  if (span >= spans.end) return;
-  const uint4* words = advance(tile, span, kSpanWords);
-  Words even, odd;
-  even.load(words);
-  wait_for_previous_kernel();
+  if (span >= spans.end) {
+    columns.begin_pass();
+    columns.end_pass();
+    return;
+  }
+  const uint4* words[kRowTiles];
+  TileWords<kRowTiles> even, odd;
+  const auto load_span = [&](TileWords<kRowTiles>& target, int index) {
+    tiles.at_span(index, kSpanWords, words);
+    target.load(words, 0);
+  };
+  load_span(even, span);
+  columns.begin_pass();
   if constexpr (kWidth == 1 && kShort) {
 #pragma unroll 1
     while (span < spans.end) {
       const int following = span + spans.step;
-      if (following < spans.end) odd.load(advance(tile, following, kSpanWords));
+      if (following < spans.end) load_span(odd, following);
+      columns.next_span();
       multiply(span, 0, even);
       even = odd;
       span = following;
@@ -51,35 +87,38 @@ LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, const Mult
 #pragma unroll 1
     while (true) {
       int following = span + spans.step;
-      if (following < spans.end) odd.load(advance(tile, following, kSpanWords));
+      if (following < spans.end) load_span(odd, following);
+      columns.next_span();
       multiply(span, 0, even);
-      if (following >= spans.end) return;
+      if (following >= spans.end) break;
       span = following;
       following += spans.step;
-      if (following < spans.end) even.load(advance(tile, following, kSpanWords));
+      if (following < spans.end) load_span(even, following);
+      columns.next_span();
       multiply(span, 0, odd);
-      if (following >= spans.end) return;
+      if (following >= spans.end) break;
       span = following;
     }
   } else {
 #pragma unroll 1
     while (span < spans.end) {
       const int following = span + spans.step;
+      columns.next_span();
 #pragma unroll
       for (int j = 0; j < kWidth; j += 2) {
-        odd.load(words + (j + 1) * kSuperblockWords);
+        odd.load(words, (j + 1) * kSuperblockWords);
         multiply(span, j, even);
         if (j + 2 < kWidth) {
-          even.load(words + (j + 2) * kSuperblockWords);
+          even.load(words, (j + 2) * kSuperblockWords);
         } else if (following < spans.end) {
-          words = advance(tile, following, kSpanWords);
-          even.load(words);
+          load_span(even, following);
         }
         multiply(span, j + 1, odd);
       }
       span = following;
     }
   }
+  columns.end_pass();
 }
 
 // sums = start + a b for the first step of a sum, sums += a b for the others.
@@ -101,17 +140,14 @@ template <int kWidth>
 struct Fields {
   static constexpr int kCount = 8 / kWidth;
 
-  const Words& words;
   uint32_t lower[kSteps][4];  // d0, where digits have four bits
-
-  LOWBIT_DEVICE explicit Fields(const Words& all) : words(all) {}
 
   LOWBIT_HOST_DEVICE static constexpr bool has_rest(int field) { return kWidth == 4 && field == 1; }
 
   template <int kColumnTiles>
-  LOWBIT_DEVICE void multiply(int field, int q, const FieldColumns (&columns)[kColumnTiles], bool first,
-                              const Magic& start, int (&sums)[kColumnTiles][4],
-                              int (&rest)[kColumnTiles][4]) {
+  LOWBIT_DEVICE void multiply(const Words& words, int field, int q,
+                              const FieldColumns (&columns)[kColumnTiles], bool first, const Magic& start,
+                              int (&sums)[kColumnTiles][4], int (&rest)[kColumnTiles][4]) {
     if (has_rest(field)) {
       const uint32_t a[4] = {words.step[q].x, words.step[q].y, words.step[q].z, words.step[q].w};
 #pragma unroll
@@ -130,33 +166,41 @@ struct Fields {
 
 // Sums over the whole row, in integers: sums = sums * 2^width + those of this digit. Every field has an
 // accumulator of its own, which is shifted once, at the end.
-template <int kWidth, int kColumnTiles>
-LOWBIT_DEVICE void whole_pass(const WarpTask& task, const Columns& x, const Pass& pass,
-                              int (&sums)[kColumnTiles][4]) {
+template <int kWidth, int kRowTiles, int kColumnTiles, class Source>
+LOWBIT_DEVICE void whole_pass(const WarpTask& task, Source& codes, const Pass& pass,
+                              int (&sums)[kRowTiles][kColumnTiles][4]) {
   constexpr int kFields = 8 / kWidth;
-  CodePointers<kColumnTiles> codes(x, task.segment.set, task.first_column, task.lane);
-  int fields[kFields][kColumnTiles][4] = {};
-  int rest[kColumnTiles][4] = {};
-  walk_spans<kWidth, false>(task, pass, [&](int span, int superblock, const Words& words) {
-    Fields<kWidth> digits(words);
+  int fields[kFields][kRowTiles][kColumnTiles][4] = {};
+  int rest[kRowTiles][kColumnTiles][4] = {};
+  walk_spans<kWidth, false, kRowTiles>(
+      task, pass, codes, [&](int span, int superblock, const TileWords<kRowTiles>& words) {
+        Fields<kWidth> digits[kRowTiles];
 #pragma unroll
-    for (int f = 0; f < kFields; ++f) {
-      FieldColumns columns[kColumnTiles];
-      codes.load(span, superblock * kFields + f, columns);
+        for (int f = 0; f < kFields; ++f) {
+          FieldColumns columns[kColumnTiles];
+          codes.load(span, superblock * kFields + f, columns);
 #pragma unroll
-      for (int q = 0; q < kSteps; ++q) digits.multiply(f, q, columns, false, Magic(0), fields[f], rest);
-    }
-  });
+          for (int q = 0; q < kSteps; ++q) {
 #pragma unroll
-  for (int c = 0; c < kColumnTiles; ++c) {
+            for (int r = 0; r < kRowTiles; ++r)
+              digits[r].multiply(words.tile[r], f, q, columns, false, Magic(0), fields[f][r], rest[r]);
+          }
+        }
+      });
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      int sum = sums[c][i] << kWidth;
+  for (int r = 0; r < kRowTiles; ++r) {
 #pragma unroll
-      for (int f = 0; f < kFields; ++f) {
-        sum += (Fields<kWidth>::has_rest(f) ? fields[f][c][i] - rest[c][i] : fields[f][c][i]) >> (kWidth * f);
+    for (int c = 0; c < kColumnTiles; ++c) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        int sum = sums[r][c][i] << kWidth;
+#pragma unroll
+        for (int f = 0; f < kFields; ++f) {
+          const int field = fields[f][r][c][i];
+          sum += (Fields<kWidth>::has_rest(f) ? field - rest[r][c][i] : field) >> (kWidth * f);
+        }
+        sums[r][c][i] = sum;
       }
-      sums[c][i] = sum;
     }
   }
 }
@@ -172,8 +216,8 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
   CodePointers<kColumnTiles> codes(x, task.segment.set, task.first_column, task.lane);
   Flusher<kFlush, T, kShare> flusher{{task.layer, task.segment, task.tile, task.lane}, pass.sums_share};
   ColumnScales<kColumnTiles, kFlush> scales(x, task.segment.set, task.first_column, task.lane);
-  walk_spans<kWidth, kHeavy>(task, pass, [&](int span, int superblock, const Words& words) {
-    Fields<kWidth> digits(words);
+  walk_spans<kWidth, kHeavy, 1>(task, pass, codes, [&](int span, int superblock, const TileWords<1>& words) {
+    Fields<kWidth> digits;
 #pragma unroll
     for (int f = 0; f < kFields; ++f) {
       const int field = superblock * kFields + f;
@@ -186,7 +230,7 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
       int sums[kColumnTiles][4], rest[kColumnTiles][4];
 #pragma unroll
       for (int q = 0; q < kSteps; ++q) {
-        digits.multiply(f, q, columns, kBySteps || q == 0, start, sums, rest);
+        digits.multiply(words.tile[0], f, q, columns, kBySteps || q == 0, start, sums, rest);
         if (kBySteps || q + 1 == kSteps) {
 #pragma unroll
           for (int c = 0; c < kColumnTiles; ++c) {

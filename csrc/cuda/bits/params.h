@@ -58,6 +58,18 @@ float offset_factor(const LayerParams& layer, int32_t active_bits, int32_t per_t
 void check_whole(const Layer& layer);
 void check_blocks(int64_t blocks, int64_t tokens);
 
+// The spans of one warp: first, first + step, ... below end.
+struct Spans {
+  int first, step, end;
+};
+
+// A warp's place in its block.
+struct WarpPlace {
+  int row_warp, row_warps;
+  int input_warp, input_warps;
+  int lane;
+};
+
 LOWBIT_DEVICE int tiles_of(const SegmentParams& segment) {
   return (segment.rows + kRowTile - 1) / kRowTile;
 }

@@ -11,78 +11,119 @@ namespace {
 constexpr int64_t kPassColumns = 16;  // of a GEMV: B columns that share one reading of the weight
 constexpr int64_t kGemmColumns = 64;
 constexpr int64_t kTileColumns = 8;
-constexpr int32_t kMaxWarps = 8;  // of a block
+constexpr int32_t kMaxSplits = 16;  // of the inputs over blocks
 
 // Memory answers after about 700 ns. To keep 3.35 TB/s busy that long, each of 132 multiprocessors must have
 // 18 KB under way; a third more for newer memory and for what the loads of a loop leave idle.
 constexpr double kBytesUnderWay = 24 << 10;
-constexpr double kResidentWarps = 16;  // of a multiprocessor, at 128 registers a thread
-// One multiprocessor can read and multiply about twice its share of what memory delivers to all.
+constexpr double kResidentWarps = 8;  // of a multiprocessor, at up to 255 registers a thread
+// One multiprocessor can read twice its share of what memory delivers to all; with 16 columns the tensor
+// cores multiply 1.25 times that share of one-bit weights.
 constexpr double kSpareRate = 2;
-// The second-level cache, through which all goes, delivers about that many times what memory does.
-constexpr double kCacheRate = 1.7;
-// What a row is split for: four tokens at `high`. A finer split keeps more bytes under way at one token, a
-// coarser one leaves more warps to share the columns of a full pass.
-constexpr int64_t kTypicalColumns = 8;
+constexpr double kSpareMultiplies = 20;  // columns
+// Shared memory of a block on every target, less what the system takes.
+constexpr int64_t kSharedBytes = 96 << 10;
+// What rows whose sums depend on the split are split for: four tokens at `high`. A finer split keeps more
+// bytes under way at one token, a coarser one leaves more warps to share the columns of a full pass.
+constexpr int64_t kTypicalTokens = 4;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-int64_t block_count(const Layer& layer, int64_t tiles_per_block) {
-  int64_t blocks = 0;
-  for (int32_t s = 0; s < layer.num_segments; ++s) {
-    blocks += ceil_div(row_tiles(layer.segments[s].out_features), tiles_per_block);
+// A GEMV as the choice of its partition sees it.
+struct Product {
+  const Layer& layer;
+  bool grouped;
+  bool b1;
+  int32_t per_token;  // columns
+  int64_t tokens;     // of a pass
+  int64_t multiprocessors;
+  const Architecture& architecture;
+
+  int64_t spans() const { return ceil_div(layer.in_features, kSpanInputs); }
+  int64_t row_tiles(const Partition& partition) const {
+    return b1 ? partition.row_warps : shape(partition).row_tiles;
   }
-  return blocks;
-}
+  GemvShape shape(const Partition& partition) const {
+    return gemv_shape(layer, grouped, per_token, tokens, partition);
+  }
+  // The same for every number of tokens where the split of a row is.
+  int64_t shared_bytes(const Partition& partition) const {
+    if (b1) return 0;
+    const int64_t most = grouped ? kPassColumns / per_token : tokens;
+    return gemv_shape(layer, grouped, per_token, most, partition).shared_bytes;
+  }
+};
 
-// Time of a product, in units of what a multiprocessor takes for one span of one row tile at its share of the
-// memory's rate: all of them together wait for memory, or for the second-level cache, through which each
-// block reads the columns once for all its row warps, or the one with most blocks for itself. Splitting the
-// inputs costs a barrier and sums, about a quarter of a unit for each warp.
-double cost_of(const Partition& partition, const Layer& layer, int64_t column_bytes,
-               int64_t multiprocessors) {
-  const int64_t blocks = block_count(layer, partition.row_warps);
-  const int64_t spans = ceil_div(layer.in_features, kSpanInputs);
+// Time of a product, in units of what a multiprocessor takes for one superblock of one-bit digits at its
+// share of the memory's rate: all of them together wait for memory, or for the second-level cache, through
+// which each block reads the columns of its inputs once for all its rows, or the one with most blocks for
+// itself. Splitting inputs inside a block costs a barrier and sums, about a quarter of a unit for each warp;
+// where blocks share rows they write their sums, count, and the last one reads them, about a microsecond.
+double cost_of(const Partition& partition, const Product& product) {
+  const Layer& layer = product.layer;
+  const int64_t tiles = product.row_tiles(partition);
+  const int64_t blocks = row_blocks(layer, tiles) * partition.splits;
+  const int64_t spans = ceil_div(product.spans(), partition.splits);
   const int64_t rounds = ceil_div(spans, partition.input_warps);
-  const auto of_block = static_cast<double>(partition.row_warps * rounds * partition.input_warps);
-  const double of_each = static_cast<double>(blocks) / static_cast<double>(multiprocessors);
-  const auto of_busiest = static_cast<double>(ceil_div(blocks, multiprocessors));
+  const auto of_block = static_cast<double>(tiles * rounds * partition.input_warps);
+  const double of_each = static_cast<double>(blocks) / static_cast<double>(product.multiprocessors);
+  const auto of_busiest = static_cast<double>(ceil_div(blocks, product.multiprocessors));
 
+  const double warp_tiles = static_cast<double>(tiles) / partition.row_warps;
   const double warps = std::min(of_each * partition.row_warps * partition.input_warps, kResidentWarps);
-  const double memory = of_each * of_block * std::max(1.0, kBytesUnderWay / (warps * kSuperblockBytes));
+  const double under_way = warps * warp_tiles * kSuperblockBytes;
+  const double memory = of_each * of_block * std::max(1.0, kBytesUnderWay / under_way);
+
+  const auto columns = static_cast<double>(product.tokens * product.per_token);
   const auto unit_bytes = static_cast<double>(layer.active * kSuperblockBytes);
-  const double columns = static_cast<double>(spans * column_bytes) / unit_bytes;
-  const double cache = of_each * (of_block + columns) / kCacheRate;
-  return std::max({memory, cache, of_busiest * of_block / kSpareRate}) + 0.25 * partition.input_warps;
+  const double column_bytes = columns * kSpanInputs / (product.b1 ? 8 : 1);
+  double cached = of_block + static_cast<double>(spans) * column_bytes / unit_bytes;
+  if (partition.splits > 1) {
+    const auto sums = static_cast<double>(tiles * kRowTile * product.tokens * int64_t{sizeof(int32_t)});
+    cached += 2 * sums / unit_bytes;  // written and read
+  }
+  const double spare = product.b1 ? kSpareRate : std::min(kSpareRate, kSpareMultiplies / columns);
+  return std::max(
+             {memory, of_each * cached / product.architecture.cache_rate, of_busiest * of_block / spare}) +
+         0.25 * partition.input_warps + (partition.splits > 1 ? product.architecture.arrival : 0.0);
 }
 
 // The partition of least cost; among equals the one with fewest splits of a row, then the smallest block.
-// With `input_warps` given, among those that have so many.
-Partition least_cost(const Layer& layer, int64_t column_bytes, int64_t multiprocessors, int32_t given = 0) {
-  const int64_t spans = ceil_div(layer.in_features, kSpanInputs);
-  Partition best{1, std::max(given, 1)};
-  double least = cost_of(best, layer, column_bytes, multiprocessors);
-  for (int32_t input_warps = 1; input_warps <= kMaxWarps && input_warps <= spans; input_warps *= 2) {
-    if (given != 0 && input_warps != given) continue;
-    for (int32_t row_warps = 1; row_warps * input_warps <= kMaxWarps; row_warps *= 2) {
-      const Partition candidate{row_warps, input_warps};
-      const double cost = cost_of(candidate, layer, column_bytes, multiprocessors);
-      if (cost < least) {
-        best = candidate;
-        least = cost;
+// `given`: null, or whose split of a row to keep.
+Partition least_cost(const Product& product, const Partition* given) {
+  const int64_t spans = product.spans();
+  Partition best{0, 1, 1};
+  double least = 0;
+  const int32_t most_splits =
+      product.b1 ? 1 : static_cast<int32_t>(std::min<int64_t>(kMaxSplits, ceil_div(spans, 2)));
+  for (int32_t splits = 1; splits <= most_splits; ++splits) {
+    for (int32_t input_warps = 1; input_warps <= kMaxWarps && input_warps * splits <= spans;
+         input_warps *= 2) {
+      if (given != nullptr && (given->splits != splits || given->input_warps != input_warps)) continue;
+      for (int32_t row_warps = 1; row_warps * input_warps <= kMaxWarps; ++row_warps) {
+        const Partition candidate{row_warps, input_warps, splits};
+        if (product.shared_bytes(candidate) > kSharedBytes) continue;
+        const double cost = cost_of(candidate, product);
+        if (best.row_warps == 0 || cost < least) {
+          best = candidate;
+          least = cost;
+        }
       }
     }
   }
   return best;
 }
 
-// A result depends on how its row is split, so the number of tokens has no part in that; how many rows share
-// the columns is free.
-Partition choose_partition(const Layer& layer, int64_t column_bytes, int64_t multiprocessors) {
-  const Partition split = least_cost(layer, kTypicalColumns * kSpanInputs, multiprocessors);
-  return least_cost(layer, column_bytes, multiprocessors, split.input_warps);
+// Whole rows have integer sums, which no split changes. Elsewhere a result depends on how its row is split,
+// so the number of tokens has no part in that; how many rows share the columns is free.
+Partition choose_partition(const Product& product) {
+  if (!product.grouped) return least_cost(product, nullptr);
+  Product typical = product;
+  typical.tokens = kTypicalTokens * 2 / product.per_token;
+  const Partition split = least_cost(typical, nullptr);
+  return least_cost(product, &split);
 }
 
 bool one_bit_digits(const Layer& layer) {
@@ -91,14 +132,6 @@ bool one_bit_digits(const Layer& layer) {
     if (layer.digits.widths[d] != 1) return false;
   }
   return true;
-}
-
-// Tiles of eight columns in a pass: two where there are that many columns and a kernel for it.
-int32_t column_tiles_of(const Layer& layer, bool grouped, int64_t columns) {
-  if (columns <= kTileColumns) return 1;
-  const Form form = form_of(layer);
-  if (!grouped) return whole_kernel(form, 2) != nullptr ? 2 : 1;
-  return (layer.unit == Unit::inputs_32 ? kernel_by_32(form, 2) : kernel_by_128(form, 2)) != nullptr ? 2 : 1;
 }
 
 Refusal refuse_b1(const Layer& layer, const ActivationKind& kind, int64_t tokens,
@@ -150,16 +183,33 @@ Plan choose(const Layer& layer, const ActivationKind& kind, int64_t tokens,
   imma_gemv = b1_gemv == Refusal::none ? Refusal::slower : Refusal::none;
   plan.kernel = b1_gemv == Refusal::none ? Kernel::b1_gemv : Kernel::imma_gemv;
 
-  const bool grouped = is_grouped(layer, kind);
   const bool b1 = plan.kernel == Kernel::b1_gemv;
-  plan.columns = tokens * (b1 ? kind.planes_per_token() : kind.columns_per_token());
-  plan.column_tiles = b1 ? static_cast<int32_t>(ceil_div(plan.columns, kTileColumns))
-                         : column_tiles_of(layer, grouped, plan.columns);
-  plan.passes = ceil_div(plan.columns, kTileColumns * std::max(plan.column_tiles, 1));
-  const int64_t of_pass = std::min(plan.columns, kTileColumns * std::max(plan.column_tiles, 1));
-  const int64_t column_bytes = of_pass * (b1 ? kSpanInputs / 8 : kSpanInputs);
-  plan.partition = choose_partition(layer, column_bytes, device.multiprocessors);
-  plan.blocks = block_count(layer, plan.partition.row_warps);
+  const int32_t per_token = b1 ? kind.planes_per_token() : kind.columns_per_token();
+  plan.columns = tokens * per_token;
+  if (tokens == 0) return plan;
+  const bool grouped = is_grouped(layer, kind);
+  const int32_t tiles = b1 ? 2 : gemv_shape(layer, grouped, per_token, tokens, {1, 1, 1}).column_tiles;
+  const Product product{layer,
+                        grouped,
+                        b1,
+                        per_token,
+                        std::min(tokens, kTileColumns * tiles / per_token),
+                        device.multiprocessors,
+                        architecture_of(device.architecture)};
+  plan.partition = choose_partition(product);
+  if (b1) {
+    plan.column_tiles = static_cast<int32_t>(ceil_div(plan.columns, kTileColumns));
+    plan.passes = 1;
+    plan.blocks = row_blocks(layer, plan.partition.row_warps);
+    return plan;
+  }
+  const GemvShape shape = gemv_shape(layer, grouped, per_token, tokens, plan.partition);
+  plan.column_tiles = shape.column_tiles;
+  plan.passes = shape.passes;
+  plan.blocks = shape.groups / shape.passes * plan.partition.splits;
+  plan.shared_bytes = shape.shared_bytes;
+  plan.arrivals = plan.partition.splits > 1 ? shape.groups : 0;
+  plan.partial_bytes = shape.partial_bytes;
   return plan;
 }
 
@@ -180,10 +230,9 @@ std::string reason(const Plan& plan, const Layer& layer, const ActivationKind& k
   }
   return text(
       "%lld tokens of %d int8 columns, weights expanded inside the tensor core operand: %lld blocks of %d x "
-      "%d warps "
-      "(rows x inputs) on %d multiprocessors; sums leave the integers %s",
+      "%d warps (rows x inputs), %d of them to a row, on %d multiprocessors; sums leave the integers %s",
       Integer{tokens}, kind.columns_per_token(), Integer{plan.blocks}, plan.partition.row_warps,
-      plan.partition.input_warps, device.multiprocessors,
+      plan.partition.input_warps, plan.partition.splits, device.multiprocessors,
       is_grouped(layer, kind) ? (layer.unit == Unit::inputs_32 ? "every 32 inputs" : "every 128 inputs")
                               : "at the end of a row");
 }

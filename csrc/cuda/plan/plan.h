@@ -35,9 +35,12 @@ struct Plan {
   int64_t columns;                         // of B: int8 columns, bit planes, or tokens of fp32
   int64_t passes;                          // over the weight
   // GEMVs alone:
-  Partition partition;   // its input_warps are the same for every number of tokens
+  Partition partition;
   int32_t column_tiles;  // of a pass, 8 columns each
-  int64_t blocks;
+  int64_t blocks;        // of a pass
+  int64_t shared_bytes;  // of a block, dynamic
+  int64_t arrivals;      // counters of blocks that share rows, and memory for their sums
+  int64_t partial_bytes;
 };
 
 // Up to this many tokens a row of the result has the same bits whatever the others are.

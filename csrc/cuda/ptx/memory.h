@@ -1,7 +1,7 @@
 // Loads that say how long their data will be wanted, copies that do not wait, fragments from shared memory.
 #pragma once
 
-#include "cuda/device.h"
+#include "cuda/ptx/integer.h"
 
 namespace lowbit::cuda {
 
@@ -122,10 +122,22 @@ class SharedAddress {
 #else
   using Value = uint32_t;
   LOWBIT_DEVICE explicit SharedAddress(const void* shared)
-      : value_(static_cast<Value>(__cvta_generic_to_shared(shared))) {}
+      : value_(in_register(static_cast<Value>(__cvta_generic_to_shared(shared)))) {}
 #endif
 
   LOWBIT_DEVICE SharedAddress operator+(uint32_t bytes) const { return SharedAddress(value_ + bytes); }
+
+  // Starts the copy of 16 bytes to it, as cp_async_16.
+  LOWBIT_DEVICE void copy_async_16(const void* global) const {
+#ifdef LOWBIT_EMULATED
+    emulated::cp_async_16(reinterpret_cast<void*>(value_), global, true);
+#else
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
+                 :
+                 : "r"(value_), "l"(global)
+                 : "memory");
+#endif
+  }
 
   // What lies there: 8 or 16 bytes, aligned to as many.
   LOWBIT_DEVICE void load(uint2& value) const {

@@ -1,0 +1,98 @@
+// Where partial sums of the same rows meet: those of a block's input warps in shared memory, those of blocks
+// that share rows in device memory. All are added in ascending order of their inputs.
+#pragma once
+
+#include "cuda/bits/params.h"
+
+namespace lowbit::cuda {
+
+inline constexpr int kMaxWarps = 8;    // of a block
+inline constexpr int kTileSums = 128;  // of a row tile and a tile of eight columns
+
+// Sums of a block in shared memory: by warp, row tile of the warp, tile of columns, register and lane.
+template <int kRowTiles, int kColumnTiles>
+struct MeetingPoint {
+  static constexpr int kWarpRows = kRowTiles * kRowTile;
+  static constexpr int kWarpSums = kRowTiles * kColumnTiles * kTileSums;
+
+  static LOWBIT_DEVICE int index(int warp, int row, int column) {
+    const int tile = (warp * kRowTiles + row / kRowTile) * kColumnTiles + (column >> 3);
+    const int register_index = (row >> 3 & 1) * 2 + (column & 1);
+    const int lane = (row & 7) * 4 + ((column & 7) >> 1);
+    return tile * kTileSums + register_index * 32 + lane;
+  }
+
+  template <class T>
+  static LOWBIT_DEVICE void leave(const T (&sums)[kRowTiles][kColumnTiles][4], T* shared) {
+    T* const own = shared + threadIdx.x / 32 * kWarpSums + (threadIdx.x & 31);
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+      for (int c = 0; c < kColumnTiles; ++c) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) own[((r * kColumnTiles + c) * 4 + i) * 32] = sums[r][c][i];
+      }
+    }
+    __syncthreads();
+  }
+
+  // Over the input warps. `row` counts from the block's first.
+  template <class T>
+  static LOWBIT_DEVICE T total(const T* shared, int input_warps, int row, int column) {
+    const int warp = row / kWarpRows * input_warps;
+    T sum = shared[index(warp, row % kWarpRows, column)];
+    for (int w = 1; w < input_warps; ++w) sum += shared[index(warp + w, row % kWarpRows, column)];
+    return sum;
+  }
+};
+
+// The results of a block that exist.
+struct BlockResults {
+  int rows, tokens;     // that it has room for
+  int rows_left;        // of the segment, from the block's first row on
+  int64_t tokens_left;  // of x, the same way
+
+  // each(row of the block, token of the block), rows next to each other in neighbouring threads.
+  template <class Each>
+  LOWBIT_DEVICE void for_each(const Each& each) const {
+    for (int i = threadIdx.x; i < rows * tokens; i += blockDim.x) {
+      if (i % rows < rows_left && i / rows < tokens_left) each(i % rows, i / rows);
+    }
+  }
+};
+
+// Blocks that share rows: each has left its sums in device memory when it calls this; the last one to come
+// sees them all and gets true. `arrivals` is 0 before the first comes and after the last.
+LOWBIT_DEVICE bool is_last_to_arrive(uint32_t* arrivals, int blocks) {
+  LOWBIT_SHARED(uint32_t, before, 1);
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) before[0] = atomicInc(arrivals, static_cast<uint32_t>(blocks - 1));
+  __syncthreads();
+  __threadfence();
+  return before[0] == static_cast<uint32_t>(blocks - 1);
+}
+
+// finish(row, token, sum) for all results, where own(row, token) is this block's share of a sum of type Sum
+// and `split` its place among the p.splits blocks that share rows, those of `group`.
+template <class Sum, class Own, class Finish>
+LOWBIT_DEVICE void finish_together(const Columns& x, int splits, int split, int64_t group,
+                                   const BlockResults& results, const Own& own, const Finish& finish) {
+  if (splits == 1) {
+    results.for_each([&](int row, int token) { finish(row, token, own(row, token)); });
+    return;
+  }
+  const int size = results.rows * results.tokens;
+  Sum* const all = static_cast<Sum*>(x.partial_sums) + group * splits * size;
+  results.for_each(
+      [&](int row, int token) { all[split * size + token * results.rows + row] = own(row, token); });
+  if (!is_last_to_arrive(x.arrivals + group, splits)) return;
+  results.for_each([&](int row, int token) {
+    const Sum* const parts = all + token * results.rows + row;
+    Sum sum = __ldcg(parts);
+    for (int s = 1; s < splits; ++s) sum += __ldcg(parts + s * size);
+    finish(row, token, sum);
+  });
+}
+
+}  // namespace lowbit::cuda
