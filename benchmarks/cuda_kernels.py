@@ -3,57 +3,41 @@ DRAM.
 
     python benchmarks/cuda_kernels.py [--output FOLDER]
 
-Each graph holds calls on copies of a layer that together exceed the L2 cache three times, so every call reads
-its weights from memory. Candidates alternate; figures are medians and quartiles of rounds. Needs an NVIDIA
-GPU.
+Each graph holds calls on copies of a layer that together exceed the L2 cache three times (cold), or as many
+on one copy (warm). Candidates alternate; weights, statistics and tables are those of ``kernels.py``. Needs an
+NVIDIA GPU and no attention: a few minutes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import ours
 import torch
 import typer
 from lowbit.environment import environment
-from lowbit.formats import CodebookScalar, CodebookVector, PackedWeight, Planes, Signs
 from lowbit.modules import make_linear
-from report import markdown_table, write_json
+from lowbit.statistics import Spread
+from reads import BIG, READ
+from report.kernels import markdown
+from report.tables import run_table
 from rich.console import Console
-from timing import Spread, figures
-from torch import Tensor
+from runs import Run
+from shapes import Shape
+from timing import Candidate, Samples
 
-SHAPES = ((4096, 4096), (11008, 4096), (8192, 8192), (28672, 8192))
+SHAPES = (Shape(4096, 4096), Shape(11008, 4096), Shape(8192, 8192), Shape(28672, 8192))
 TOKENS = (1, 4, 8, 16, 64)
 ROUNDS = 15
+DEVICE = "cuda"  # and the name of its backend
 L2_TIMES = 3
+BF16, EMPTY = "torch bf16", "empty launch"
+ENTRIES = (*ours.FAMILIES, ours.Entry("W4 rows", partial(ours.planes, bits=4, group=-1)))
 
 
-def layers_of(n: int, k: int) -> dict[str, PackedWeight]:
-    """Random weights of every kind, on the GPU: speed does not depend on the bits."""
-
-    def bits(*shape: int) -> Tensor:
-        return torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
-
-    def scales(*shape: int) -> Tensor:
-        return torch.rand(shape, device="cuda").half()
-
-    row, groups = k // 8, k // 128
-    return {
-        "BinaryMoS, 4 experts": Signs(
-            bits(n, row), k, router=scales(4, k), in_scales=scales(4, k), out_scales=scales(4, n)
-        ),
-        "signs g128": Signs(bits(n, row), k, scales(n, groups), 128),
-        "W2 g128": Planes(bits(2, n, row), scales(n, groups), k, 128),
-        "W4 g128": Planes(bits(4, n, row), scales(n, groups), k, 128),
-        "W4 rows": Planes(bits(4, n, row), scales(n, 1), k, -1),
-        "W3 scalar codebook": CodebookScalar(bits(3, n, row), scales(n, 8), k),
-        "vector codebook, 2 x 8": CodebookVector(bits(2, n, row), scales(2, 256, 8), scales(n), k),
-    }
-
-
-def captured(calls: list[Callable[[], object]]) -> torch.cuda.CUDAGraph:
+def captured(calls: Sequence[Callable[[], object]]) -> torch.cuda.CUDAGraph:
     """A graph of all calls, warmed up."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -81,46 +65,62 @@ def copies(nbytes: int) -> int:
     return max(2, -(-L2_TIMES * torch.cuda.get_device_properties(0).L2_cache_size // nbytes))
 
 
+def layers_of(shape: Shape) -> dict[str, list[torch.nn.Module]]:
+    """Copies of a layer of every kind, weights on the GPU."""
+    layers = {}
+    for entry in ENTRIES:
+        with torch.device(DEVICE):
+            packed = entry.make(shape.out_features, shape.in_features)
+        each = [ours.clone(packed) for _ in range(copies(packed.nbytes))]
+        layers[entry.name] = [make_linear(copy, dtype=torch.bfloat16, backend=DEVICE) for copy in each]
+    return layers
+
+
+def candidates(
+    shape: Shape, tokens: int, layers: dict[str, list[torch.nn.Module]], dense: Sequence[torch.Tensor]
+) -> list[Candidate]:
+    """Every layer, torch's product, a read of memory far larger than the caches, and a launch of nothing."""
+    x = torch.randn(tokens, shape.in_features, dtype=torch.bfloat16, device=DEVICE)
+    ends = x.nbytes + 2 * tokens * shape.out_features
+    big, empty = torch.ones(BIG, dtype=torch.uint8, device=DEVICE).view(torch.float32), x.new_empty(1)
+    product = [partial(torch.nn.functional.linear, x, weight) for weight in dense]
+    found = [
+        Candidate(EMPTY, [empty.zero_] * 100, 0),
+        Candidate(f"{READ}: torch.sum", [partial(torch.sum, big)], big.nbytes),
+        Candidate(BF16, product, dense[0].nbytes + ends, 16.0),
+    ]
+    for name, modules in layers.items():
+        calls = [partial(module, x) for module in modules]
+        nbytes = modules[0].nbytes
+        found.append(Candidate(name, calls, nbytes + ends, 8.0 * nbytes / shape.weights))
+    return found
+
+
+def alternate(timed: Sequence[Candidate]) -> dict[str, Samples]:
+    """Microseconds per call of all candidates, ``ROUNDS`` times in turn."""
+    graphs = {
+        candidate.name: (captured(candidate.calls), captured([candidate.calls[0]] * len(candidate.calls)))
+        for candidate in timed
+    }
+    samples = {candidate.name: Samples() for candidate in timed}
+    for _ in range(ROUNDS):
+        for candidate in timed:
+            cold, warm = graphs[candidate.name]
+            samples[candidate.name].cold.append(microseconds(cold, len(candidate.calls)))
+            samples[candidate.name].warm.append(microseconds(warm, len(candidate.calls)))
+    return samples
+
+
 @torch.inference_mode()
-def shape_results(n: int, k: int) -> list[dict[str, object]]:
-    dense = torch.randn(n, k, dtype=torch.bfloat16, device="cuda") / k**0.5
-    layers: dict[str, list[torch.nn.Module]] = {}
-    for name, packed in layers_of(n, k).items():
-        first = make_linear(packed, dtype=torch.bfloat16, backend="cuda")
-        rest = [make_linear(packed, dtype=torch.bfloat16) for _ in range(copies(first.nbytes) - 1)]
-        layers[name] = [first, *rest]
-    weights = [dense.clone() for _ in range(copies(dense.nbytes))]
-    results = []
+def shape_runs(shape: Shape, stamp: dict[str, object]) -> list[Run]:
+    layers = layers_of(shape)
+    weight = torch.randn(shape.out_features, shape.in_features, dtype=torch.bfloat16, device=DEVICE)
+    dense = [weight.clone() for _ in range(copies(weight.nbytes))]
+    runs = []
     for tokens in TOKENS:
-        x = torch.randn(tokens, k, dtype=torch.bfloat16, device="cuda")
-        empty = torch.empty(1, device="cuda")
-        calls: dict[str, list[Callable[[], object]]] = {
-            "torch bf16": [partial(torch.nn.functional.linear, x, w) for w in weights],
-            "empty launch": [empty.zero_] * 100,
-        }
-        calls |= {name: [partial(m, x) for m in modules] for name, modules in layers.items()}
-        graphs = {name: captured(each) for name, each in calls.items()}
-        samples: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(ROUNDS):
-            for name, graph in graphs.items():
-                samples[name].append(microseconds(graph, len(calls[name])))
-        for name, times in samples.items():
-            nbytes = dense.nbytes if name == "torch bf16" else layers[name][0].nbytes if name in layers else 0
-            results.append({"out_features": n, "in_features": k, "tokens": tokens, "kernel": name})
-            results[-1] |= {"bytes": nbytes, "us": times}
-    return results
-
-
-def table(results: list[dict[str, object]]) -> str:
-    rows = []
-    for result in results:
-        spread = Spread.of(result["us"])
-        gbs = result["bytes"] / spread.median / 1e3
-        shape = (
-            f"{result['out_features']} x {result['in_features']}, M = {result['tokens']}: {result['kernel']}"
-        )
-        rows.append((shape, spread, figures(gbs) if result["bytes"] else ""))
-    return markdown_table(("layer", "us", "GB/s"), rows)
+        timed = candidates(shape, tokens, layers, dense)
+        runs.append(Run.of(stamp, shape, tokens, timed, alternate(timed), {}))
+    return runs
 
 
 def main(output: Path = Path("benchmarks/results")) -> None:
@@ -128,15 +128,17 @@ def main(output: Path = Path("benchmarks/results")) -> None:
     if not torch.cuda.is_available():
         console.print("[red]no NVIDIA GPU: nothing to time[/red]")
         raise typer.Exit(1)
-    results = []
-    for n, k in SHAPES:
-        with console.status(f"{n} x {k}"):
-            results += shape_results(n, k)
     stamp = environment() | {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-    write_json(output / "cuda_kernels.json", {"environment": stamp, "results": results})
-    (output / "cuda_kernels.md").write_text(
-        f"# GPU kernels: {stamp['gpu']}\n\n{table(results)}\n", encoding="utf-8"
-    )
+    runs: list[Run] = []
+    for shape in SHAPES:
+        with console.status(str(shape)):
+            runs += shape_runs(shape, stamp)
+        for run in runs[-len(TOKENS) :]:
+            run.save(output / "cuda_kernels")
+    floor = Spread.of([us for run in runs for us in run.lines[EMPTY].cold])
+    title = f"# GPU kernels: {stamp['gpu']}\n\nAn empty launch inside a graph takes {floor} us."
+    tables = [markdown(run_table(run)) for run in runs]
+    (output / "cuda_kernels.md").write_text("\n\n".join([title, *tables]) + "\n", encoding="utf-8")
     console.print(output / "cuda_kernels.md")
 
 

@@ -31,6 +31,10 @@ def _scales(*shape: int) -> Tensor:
     return (torch.rand(shape) * 0.02 + 0.01).half()
 
 
+def _groups(k: int, group: int) -> int:
+    return 1 if group == -1 else -(-k // group)
+
+
 def binary_mos(n: int, k: int) -> Signs:
     return Signs(
         _bits(n, k // 8),
@@ -46,11 +50,11 @@ def one_bit(n: int, k: int) -> Signs:
 
 
 def grouped_signs(n: int, k: int, group: int) -> Signs:
-    return Signs(_bits(n, k // 8), k, _scales(n, 1 if group == -1 else -(-k // group)), group)
+    return Signs(_bits(n, k // 8), k, _scales(n, _groups(k, group)), group)
 
 
-def planes(n: int, k: int, bits: int) -> Planes:
-    return Planes(_bits(bits, n, k // 8), _scales(n, -(-k // GROUP)), k, GROUP)
+def planes(n: int, k: int, bits: int, group: int = GROUP) -> Planes:
+    return Planes(_bits(bits, n, k // 8), _scales(n, _groups(k, group)), k, group)
 
 
 def scalar_codebook(n: int, k: int) -> CodebookScalar:
@@ -106,10 +110,7 @@ _BASE = (
     Entry(W4, partial(planes, bits=4)),
     Entry(SCALAR, scalar_codebook),
 )
-_MORE = (
-    Entry(CHANNEL, channel_codebook),
-    Entry(VECTOR, vector_codebook),
-)
+FAMILIES = (*_BASE, Entry(CHANNEL, channel_codebook), Entry(VECTOR, vector_codebook))
 _ONE_TOKEN = (
     Entry(BINARY_MOS, binary_mos, "high"),
     Entry(ONE_BIT, one_bit, "high"),
@@ -120,7 +121,7 @@ _ONE_TOKEN = (
 
 def entries(tokens: int) -> tuple[Entry, ...]:
     """What is timed for a number of tokens; kernels held to older instruction sets come last."""
-    native = _BASE + _MORE + (_ONE_TOKEN if tokens == 1 else ())
+    native = FAMILIES + (_ONE_TOKEN if tokens == 1 else ())
     older = [isa for isa in ("avx2", "avxvnni") if isa in _native.available_isas()]
     forced = (replace(entry, isa=isa) for isa in older if isa != _native.current_isa() for entry in _BASE)
     return (*native, *forced)
@@ -137,11 +138,16 @@ def instruction_set(name: str) -> Iterator[None]:
         _native.set_isa(before)
 
 
+def clone(packed: PackedWeight) -> PackedWeight:
+    """The same weight in memory of its own."""
+    tensors = {name: tensor.clone() for name, tensor in packed.tensors().items()}
+    return type(packed).from_tensors(tensors, packed.metadata())
+
+
 def prepare(packed: PackedWeight) -> Mapping[str, Tensor]:
     """A new copy of the weight in the layout of the native kernels: all that a call reads."""
-    tensors = {name: tensor.clone() for name, tensor in packed.tensors().items()}
     choice = backends.select(packed.kind, device=torch.device("cpu"), dtype=torch.bfloat16, backend="cpu")
-    return choice.backend.prepare(tensors, packed.metadata())
+    return choice.backend.prepare(clone(packed).tensors(), packed.metadata())
 
 
 def operator_call(

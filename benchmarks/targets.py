@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from lowbit.statistics import Interval, median_interval, ratio_of_medians
 from ours import BINARY_MOS, ONE_BIT, PRODUCT, Q1_0, SCALAR, W2, W4, W8
-from runs import COLD, WARM, Run
+from runs import COLD, Run
 from shapes import Shape
 
 _DECODE = (Shape(4096, 4096), Shape(11008, 4096), Shape(4096, 14336))
@@ -110,10 +110,11 @@ def _hot(run: Run) -> Iterator[Claim]:
         entry = f"{kernel}, C entry"
         inside = _us(run, entry)
         yield Claim(f"{entry}, {at}: us", inside, at_most=40)
+        through = run.lines.get(kernel)
         extra = None
-        if inside is not None and kernel in run.lines:
-            difference = run.lines[kernel].us(WARM) - run.lines[entry].us(WARM)
-            extra = Interval(difference, difference, difference)
+        if inside is not None and through is not None:
+            rounds = zip(through.warm, run.lines[entry].warm, strict=True)
+            extra = median_interval([around - alone for around, alone in rounds])
         yield Claim(f"{kernel}, {at}: us more through torch.ops than through the C entry", extra, at_most=5)
     share = run.times_faster(BINARY_MOS, than=PRODUCT, temperature=COLD)
     if share is not None:

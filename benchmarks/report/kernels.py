@@ -46,10 +46,11 @@ def write_report(output: Path, runs: Sequence[Run], claims: Sequence[Claim]) -> 
     tables += [read_table(runs), *map(run_table, runs)]
     pictures = kernel_plots.draw(output, runs, machines[0])
     links = [f"![{path.stem}]({path.name})" for path in pictures]
-    markdown = [f"# {title}", *remarks, *links, *map(_markdown, tables)]
-    (output / "kernels.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
+    parts = [f"# {title}", *remarks, *links, *map(markdown, tables)]
+    (output / "kernels.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     (output / "kernels.html").write_text(page(title, remarks, pictures, tables), encoding="utf-8")
 
 
-def _markdown(table: Table) -> str:
+def markdown(table: Table) -> str:
+    """Heading, table and notes."""
     return "\n\n".join((f"### {table.title}", markdown_table(table.columns, table.rows), *table.notes))

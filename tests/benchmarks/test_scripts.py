@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cuda_kernels
 import decode
 import decode_floor
 import demo
@@ -13,9 +14,32 @@ import torch
 from lowbit.environment import environment
 from lowbit.memory import PeakMemory
 from PIL import Image
+from report.tables import run_table
 from rich.console import Console
+from shapes import Shape
 
+from tests.native import needs_native
 from tests.tiny_llama import tiny_model  # noqa: F401 (a fixture)
+
+
+@needs_native
+def test_gpu_runs_are_runs_like_all_others(monkeypatch):
+    """The script on a device that times nothing: its layers, bytes and tables are what they are on a GPU."""
+    monkeypatch.setattr(cuda_kernels, "DEVICE", "cpu")
+    monkeypatch.setattr(cuda_kernels, "BIG", 1 << 10)
+    monkeypatch.setattr(cuda_kernels, "TOKENS", (1, 3))
+    monkeypatch.setattr(cuda_kernels, "copies", lambda nbytes: 2)
+    monkeypatch.setattr(cuda_kernels, "captured", lambda calls: [call() for call in calls])
+    monkeypatch.setattr(cuda_kernels, "microseconds", lambda graph, calls: 2.0)
+    one, three = cuda_kernels.shape_runs(Shape(64, 256), {})
+    assert (one.tokens, three.tokens) == (1, 3)
+    assert one.bandwidth == (1 << 10) / 2e3
+    bf16 = one.lines[cuda_kernels.BF16]
+    assert bf16.bytes == 2 * (64 * 256 + 64 + 256)
+    assert one.lines["W4 rows"].bits_per_weight < 4.5
+    columns = run_table(three).columns
+    assert "vs torch bf16" in columns
+    assert "x read" not in columns
 
 
 def test_decode_harness(tmp_path, tiny_model, monkeypatch, capsys):  # noqa: F811

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import lowbit
@@ -171,3 +172,16 @@ def test_no_output_is_left_of_a_refused_conversion(run, tiny_model, tmp_path):
     result = run("quantize", tiny_model, tmp_path / "out", "--scheme", "one_bit", "--skip", "*")
     assert result.exit_code == 1
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_bench_compare_says_what_got_slower(run, tmp_path):
+    steady = [100.0, 101.0, 99.0, 100.0]
+    for name, factor in (("a", 1), ("b", 2)):
+        lines = {"one": {"cold": [factor * us for us in steady], "warm": steady}}
+        (tmp_path / name).write_text(json.dumps({"lines": lines}))
+    same = run("bench", "compare", tmp_path / "a", tmp_path / "a")
+    assert same.exit_code == 0
+    assert "0 of 2 slower" in same.stdout
+    slower = run("bench", "compare", tmp_path / "a", tmp_path / "b", "--json")
+    assert slower.exit_code == 1
+    assert json.loads(slower.stdout)["slower"] == 1
