@@ -452,6 +452,15 @@ int run(int cases) {
     test_product(isas, w, planes, make_activations(2, 33000, Mode::kHigh, true), "long rows");
     test_product(isas, w, planes, make_activations(7, 33000, Mode::kBipolar, true), "long rows");
   }
+  // Look-up tables: rows of several stretches, runs cut by them, more tiles than share the tables.
+  for (const Mode mode : {Mode::kFast, Mode::kHigh, Mode::kBipolar}) {
+    for (const int64_t group_size : {-1, 96}) {
+      const Weight w = make_weight(130, 9000, 1, group_size, true, true, true);
+      test_product(isas, w, 1, make_activations(9, 9000, mode, true), "stretches");
+    }
+  }
+  test_product(isas, make_weight(64 * 33 + 1, 100, 1, 32, true, false, true), 1,
+               make_activations(9, 100, Mode::kFast, true), "many tiles");
   // More tiles than `exact` computes together.
   test_exact(isas, make_weight(64 * 9 + 1, 100, 2, 32, true, false, false), 2, 2);
 

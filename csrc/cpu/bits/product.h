@@ -38,6 +38,7 @@ class Product {
         plane_stride_(x.k_blocks * kBlockBytes),
         column_stride_(x.k_blocks * kBlockInputs) {}
 
+  // One tile for all tokens.
   void tile(int64_t tile) const {
     const int64_t block_tokens = kBlockColumns / x_.per_token;
     for (int64_t token = 0; token < x_.tokens; token += block_tokens) {
@@ -157,6 +158,7 @@ class Product {
     }
   }
 
+ protected:
   // The scales of a tile as floats, converted group by group.
   class TileScales {
    public:
