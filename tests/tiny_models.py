@@ -44,6 +44,27 @@ def gemma3(dtype: torch.dtype = torch.float32) -> nn.Module:
     return Gemma3ForCausalLM._from_config(config, dtype=dtype).eval()
 
 
+def qwen2() -> nn.Module:
+    """Biases on q, k and v."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
+    model = Qwen2ForCausalLM(config).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter)
+    return model
+
+
 def gpt2() -> nn.Module:
     """Conv1D layers, and a tied head."""
     from transformers import GPT2Config, GPT2LMHeadModel

@@ -28,7 +28,15 @@ const void* element(const void* data, lowbit_dtype dtype, int64_t index) {
   return data == nullptr ? nullptr : static_cast<const char*>(data) + index * dtype_size(dtype);
 }
 
-Epilogue epilogue_of(const lowbit_signs& segment, const float* gates, const lowbit_vector* bias,
+// The part of the biases that belongs to segment s, whose outputs start at `column`.
+lowbit_vector bias_of(Biases biases, int32_t s, int64_t column) {
+  if (biases.vectors == nullptr) return {};
+  lowbit_vector bias = biases.vectors[biases.per_segment ? s : 0];
+  if (!biases.per_segment) bias.data = element(bias.data, bias.dtype, column);
+  return bias;
+}
+
+Epilogue epilogue_of(const lowbit_signs& segment, const float* gates, const lowbit_vector& bias,
                      const lowbit_output& y, int64_t first_row, int64_t first_column) {
   Epilogue epilogue{};
   if (segment.experts > 0) {
@@ -38,10 +46,8 @@ Epilogue epilogue_of(const lowbit_signs& segment, const float* gates, const lowb
     epilogue.out_scales_dtype = segment.dtype;
     epilogue.out_scales_stride = segment.out_scales_stride;
   }
-  if (bias != nullptr && bias->data != nullptr) {
-    epilogue.bias = element(bias->data, bias->dtype, first_column);
-    epilogue.bias_dtype = bias->dtype;
-  }
+  epilogue.bias = bias.data;
+  epilogue.bias_dtype = bias.dtype;
   epilogue.y = const_cast<void*>(element(y.data, y.dtype, first_row * y.row_stride + first_column));
   epilogue.y_dtype = y.dtype;
   epilogue.y_stride = y.row_stride;
@@ -52,7 +58,7 @@ Epilogue epilogue_of(const lowbit_signs& segment, const float* gates, const lowb
 
 lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, int32_t active_planes,
                           const lowbit_input& x, int32_t activation_bits, lowbit_precision precision,
-                          const lowbit_vector* bias, const lowbit_output& y) noexcept {
+                          Biases biases, const lowbit_output& y) noexcept {
   Isa isa;
   if (const lowbit_status bad = active_isa(&isa)) return bad;
   const BitsKernels& kernels = bits_kernels(isa);
@@ -86,7 +92,8 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
           if (each_its_own && (tile + from == begin || prologue.sets() > 1)) {
             prologue.prepare(x, first, s, slot, thread);
           }
-          const Epilogue epilogue = epilogue_of(segments[s], prologue.gates(s, slot), bias, y, first, column);
+          const Epilogue epilogue =
+              epilogue_of(segments[s], prologue.gates(s, slot), bias_of(biases, s, column), y, first, column);
           if (exact) {
             kernels.product_exact(segments[s].bits, active_planes, prologue.float_columns(s, slot, rows),
                                   epilogue, from, to);

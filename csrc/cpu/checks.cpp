@@ -1,11 +1,26 @@
 #include "cpu/checks.h"
 
+#include <cstdio>
+
 #include "core/error.h"
 
 namespace lowbit {
 namespace {
 
 using Integer = long long;  // what printf's %lld takes
+
+lowbit_status check_out_scales(const lowbit_signs& segment, const char* name) noexcept {
+  if (segment.experts == 0) return LOWBIT_OK;
+  if (segment.out_scales == nullptr) {
+    return fail(LOWBIT_INVALID_ARGUMENT, "%s has %d experts, but out_scales is a null pointer", name,
+                segment.experts);
+  }
+  if (segment.experts > 1 && segment.out_scales_stride < segment.bits.out_features) {
+    return fail(LOWBIT_INVALID_ARGUMENT, "%s has out_scales_stride %lld; allowed: at least its %lld outputs",
+                name, Integer{segment.out_scales_stride}, Integer{segment.bits.out_features});
+  }
+  return LOWBIT_OK;
+}
 
 }  // namespace
 
@@ -61,6 +76,32 @@ lowbit_status check_signs(const lowbit_signs& segment, const char* name) noexcep
   if (segment.experts > 1 && segment.router == nullptr) {
     return fail(LOWBIT_INVALID_ARGUMENT, "%s has %d experts, but router is a null pointer", name,
                 segment.experts);
+  }
+  return LOWBIT_OK;
+}
+
+lowbit_status check_segments(const lowbit_signs* segments, int32_t num_segments, int32_t active_bits,
+                             int32_t most_planes, int64_t* out_features) noexcept {
+  if (const lowbit_status bad = check_not_null(segments, "segments")) return bad;
+  if (const lowbit_status bad = check_range(num_segments, 1, INT32_MAX, "num_segments")) return bad;
+  for (int32_t s = 0; s < num_segments; ++s) {
+    const lowbit_signs& segment = segments[s];
+    char name[32];
+    std::snprintf(name, sizeof name, "segment %d", s);
+    const bool planes = most_planes > 1 && segment.experts == 0;
+    if (const lowbit_status bad = planes ? check_bits(segment.bits, name) : check_signs(segment, name)) {
+      return bad;
+    }
+    if (active_bits < 1 || active_bits > segment.bits.planes) {
+      return fail(LOWBIT_INVALID_ARGUMENT, "active_bits is %d; allowed: 1 to the %d planes of %s",
+                  active_bits, segment.bits.planes, name);
+    }
+    if (const lowbit_status bad = check_out_scales(segment, name)) return bad;
+    if (segment.bits.in_features != segments[0].bits.in_features) {
+      return fail(LOWBIT_INVALID_ARGUMENT, "%s has %lld inputs; allowed: %lld, as segment 0", name,
+                  Integer{segment.bits.in_features}, Integer{segments[0].bits.in_features});
+    }
+    *out_features += segment.bits.out_features;
   }
   return LOWBIT_OK;
 }

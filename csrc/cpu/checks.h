@@ -18,6 +18,10 @@ lowbit_status check_dtype(lowbit_dtype dtype, const char* name) noexcept;
 lowbit_status check_bits(const lowbit_bits& bits, const char* name) noexcept;
 // As above, and the router and input scales of the experts.
 lowbit_status check_signs(const lowbit_signs& segment, const char* name) noexcept;
+// Every layer of a fused call with its output scales. All have planes from active_bits to most_planes, a
+// layer with experts one. Gives the sum of their outputs.
+lowbit_status check_segments(const lowbit_signs* segments, int32_t num_segments, int32_t active_bits,
+                             int32_t most_planes, int64_t* out_features) noexcept;
 lowbit_status check_input(const lowbit_input* x, int64_t in_features) noexcept;
 lowbit_status check_output(const lowbit_output* y, int64_t rows, int64_t out_features) noexcept;
 // The pointer, and the table behind it, may be null: no bias.

@@ -18,5 +18,5 @@ extern "C" lowbit_status lowbit_planes_linear(const lowbit_bits* weight, int32_t
   if (const lowbit_status bad = check_bias(bias, weight->out_features)) return bad;
   lowbit_signs layer{};
   layer.bits = *weight;
-  return bits_linear(&layer, 1, active_bits, *x, activation_bits, precision, bias, *y);
+  return bits_linear(&layer, 1, active_bits, *x, activation_bits, precision, {bias}, *y);
 }

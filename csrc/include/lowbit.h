@@ -195,6 +195,15 @@ LOWBIT_API lowbit_status lowbit_planes_linear(const lowbit_bits* weight, int32_t
                                               const lowbit_vector* bias, lowbit_precision precision,
                                               const lowbit_output* y);
 
+/* Layers that share x, each with tensors of its own, in one call: the activations are quantised once, and
+ * small layers keep all threads busy. y has the sum of their out_features as columns, in order. The layers
+ * are signs, or planes with experts == 0, of which the first active_bits planes are read; biases has one for
+ * each of them, or is NULL. activation_bits as above; 0 where a layer has experts. */
+LOWBIT_API lowbit_status lowbit_siblings_linear(const lowbit_signs* layers, const lowbit_vector* biases,
+                                                int32_t num_layers, int32_t active_bits,
+                                                const lowbit_input* x, int32_t activation_bits,
+                                                lowbit_precision precision, const lowbit_output* y);
+
 /* y = x W^T + bias. The weight is never expanded: axis 0 gathers products with the centroids, axis 1 first
  * sums x over the inputs of each label. fp32 sums at every precision. */
 LOWBIT_API lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_channel* weight,

@@ -41,7 +41,6 @@ inline constexpr Operator kOperators[] = {
         "Tensor x, Tensor weight, Tensor codebooks, Tensor out_scales, Tensor? bias, int in_features, "
         "int precision"),
 };
-#undef LOWBIT_OPERATOR
 
 // A part of torch's registry. torch keeps registrations for the life of the process, so the handles are never
 // given back. `file` is for torch's messages.
@@ -59,19 +58,22 @@ class Registry {
     check_torch(torch_library_impl(kernels_, name.c_str(), kernel, kTorchVersion), "library impl");
   }
 
+  void define(const Operator& op) const {
+    const std::string name = op.name;
+    const std::string arguments = op.arguments;
+    define(name + "(" + arguments + ") -> Tensor");
+    define(name + "_out(" + arguments + ", Tensor(a!) out) -> ()");
+  }
+  void implement(const Operator& op) const {
+    implement(op.name, op.functional);
+    implement(std::string(op.name) + "_out", op.out);
+  }
+
   void define_operators() const {
-    for (const Operator& op : kOperators) {
-      const std::string name = op.name;
-      const std::string arguments = op.arguments;
-      define(name + "(" + arguments + ") -> Tensor");
-      define(name + "_out(" + arguments + ", Tensor(a!) out) -> ()");
-    }
+    for (const Operator& op : kOperators) define(op);
   }
   void implement_operators() const {
-    for (const Operator& op : kOperators) {
-      implement(op.name, op.functional);
-      implement(std::string(op.name) + "_out", op.out);
-    }
+    for (const Operator& op : kOperators) implement(op);
   }
 
  private:

@@ -169,17 +169,64 @@ AtenTensorHandle empty_rows(const Tensor& like, int64_t last, Dtype dtype) {
 
 // ---- Arguments ----
 
+namespace {
+
+AtenTensorHandle handle_of(StableIValue value) {
+  return reinterpret_cast<AtenTensorHandle>(value);
+}
+
+// Of a Tensor?: null for none.
+AtenTensorHandle optional_handle_of(StableIValue value) {
+  return value == 0 ? nullptr : handle_of(*reinterpret_cast<const StableIValue*>(value));
+}
+
+void free_tensor(StableIValue value) {
+  aoti_torch_delete_tensor_object(handle_of(value));
+}
+
+void free_optional_tensor(StableIValue value) {
+  if (value == 0) return;
+  free_tensor(*reinterpret_cast<const StableIValue*>(value));
+  delete reinterpret_cast<const StableIValue*>(value);
+}
+
+// Calls visit(element) for every element of a list.
+template <typename Visit>
+void for_each(StableIValue list, Visit&& visit) {
+  auto* const handle = reinterpret_cast<StableListHandle>(list);
+  size_t size = 0;
+  torch_list_size(handle, &size);
+  for (size_t i = 0; i < size; ++i) {
+    StableIValue element = 0;
+    torch_list_get_item(handle, i, &element);
+    visit(element);
+  }
+}
+
+}  // namespace
+
 Arguments::~Arguments() {
   for (int i = 0; i < count_; ++i) {
-    if (kinds_[i] == Kind::kTensor) {
-      aoti_torch_delete_tensor_object(reinterpret_cast<AtenTensorHandle>(values_[i]));
-    } else if (kinds_[i] == Kind::kList) {
-      torch_delete_list(reinterpret_cast<StableListHandle>(values_[i]));
-    } else if (kinds_[i] == Kind::kOptionalTensor && values_[i] != 0) {
-      auto* value = reinterpret_cast<StableIValue*>(values_[i]);
-      aoti_torch_delete_tensor_object(reinterpret_cast<AtenTensorHandle>(*value));
-      delete value;
+    const StableIValue value = values_[i];
+    switch (kinds_[i]) {
+      case Kind::kPlain:
+        continue;
+      case Kind::kTensor:
+        free_tensor(value);
+        continue;
+      case Kind::kOptionalTensor:
+        free_optional_tensor(value);
+        continue;
+      case Kind::kTensors:
+        for_each(value, free_tensor);
+        break;
+      case Kind::kOptionalTensors:
+        for_each(value, free_optional_tensor);
+        break;
+      case Kind::kIntegers:
+        break;
     }
+    torch_delete_list(reinterpret_cast<StableListHandle>(value));
   }
 }
 
@@ -190,12 +237,12 @@ StableIValue Arguments::read(Kind kind) {
 }
 
 Tensor Arguments::tensor() {
-  return Tensor(reinterpret_cast<AtenTensorHandle>(read(Kind::kTensor)));
+  return Tensor(handle_of(read(Kind::kTensor)));
 }
 
 Tensor Arguments::optional_tensor() {
-  const auto* value = reinterpret_cast<const StableIValue*>(read(Kind::kOptionalTensor));
-  return value == nullptr ? Tensor() : Tensor(reinterpret_cast<AtenTensorHandle>(*value));
+  const AtenTensorHandle handle = optional_handle_of(read(Kind::kOptionalTensor));
+  return handle == nullptr ? Tensor() : Tensor(handle);
 }
 
 int64_t Arguments::integer() {
@@ -203,15 +250,24 @@ int64_t Arguments::integer() {
 }
 
 std::vector<int64_t> Arguments::integers() {
-  auto* list = reinterpret_cast<StableListHandle>(read(Kind::kList));
-  size_t size = 0;
-  torch_list_size(list, &size);
-  std::vector<int64_t> values(size);
-  for (size_t i = 0; i < size; ++i) {
-    StableIValue element = 0;
-    torch_list_get_item(list, i, &element);
-    values[i] = static_cast<int64_t>(element);
-  }
+  std::vector<int64_t> values;
+  for_each(read(Kind::kIntegers),
+           [&](StableIValue element) { values.push_back(static_cast<int64_t>(element)); });
+  return values;
+}
+
+std::vector<Tensor> Arguments::tensors() {
+  std::vector<Tensor> values;
+  for_each(read(Kind::kTensors), [&](StableIValue element) { values.emplace_back(handle_of(element)); });
+  return values;
+}
+
+std::vector<Tensor> Arguments::optional_tensors() {
+  std::vector<Tensor> values;
+  for_each(read(Kind::kOptionalTensors), [&](StableIValue element) {
+    const AtenTensorHandle handle = optional_handle_of(element);
+    values.push_back(handle == nullptr ? Tensor() : Tensor(handle));
+  });
   return values;
 }
 

@@ -95,12 +95,14 @@ class Arguments {
   Tensor optional_tensor();
   int64_t integer();
   std::vector<int64_t> integers();
+  std::vector<Tensor> tensors();           // Tensor[]
+  std::vector<Tensor> optional_tensors();  // Tensor?[]
 
   // Where results go; only once no argument is needed any more.
   StableIValue* stack() { return stack_; }
 
  private:
-  enum class Kind : uint8_t { kPlain, kTensor, kOptionalTensor, kList };
+  enum class Kind : uint8_t { kPlain, kTensor, kOptionalTensor, kIntegers, kTensors, kOptionalTensors };
   static constexpr int kMaxArguments = 16;
 
   StableIValue read(Kind kind);

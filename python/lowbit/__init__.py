@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lowbit._explain import explain
     from lowbit._info import info
     from lowbit.checkpoint import load_pretrained, save_pretrained
+    from lowbit.decoding import fast_decode
     from lowbit.replace import replace_linear
     from lowbit.report import Report
     from lowbit.schemes import (
@@ -54,6 +55,7 @@ _LAZY: dict[str, str | None] = {
     "backends": None,
     "cmake_prefix": "_build",
     "explain": "_explain",
+    "fast_decode": "decoding",
     "formats": None,
     "info": "_info",
     "load_pretrained": "checkpoint",
@@ -100,6 +102,7 @@ __all__ = [
     "backends",
     "cmake_prefix",
     "explain",
+    "fast_decode",
     "formats",
     "info",
     "load_pretrained",

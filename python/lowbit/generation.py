@@ -1,4 +1,4 @@
-"""Text generation with transformers' own ``generate`` loop, streamed and timed token by token."""
+"""Text generation by transformers' own ``generate`` loop or by `fast_decode`, streamed and timed by token."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from transformers import TextStreamer
 from transformers.generation.streamers import BaseStreamer
 
+from lowbit.decoding import FastDecoder, Sampling
 from lowbit.errors import ValueRangeError
 
 
@@ -73,6 +74,7 @@ def generate_text(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int | None = None,
+    decoder: FastDecoder | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> Generation:
     """Continue ``prompt``.
@@ -81,6 +83,7 @@ def generate_text(
         temperature: 0 takes the most likely token every time; above 0 samples.
         top_p: sample among the most likely tokens whose probabilities sum to this.
         seed: of the random numbers; None leaves the generator as it is.
+        decoder: of the model; makes the tokens in place of the model's own ``generate``.
         on_text: called with each piece of text as soon as it is final.
 
     Raises:
@@ -98,23 +101,24 @@ def generate_text(
     length = inputs["input_ids"].shape[1]
     if length == 0:
         raise ValueRangeError("the prompt has no tokens", found=repr(prompt))
-    sampling: dict[str, Any] = {"do_sample": temperature > 0}
-    if temperature > 0:
-        sampling |= {"temperature": temperature, "top_p": top_p}
-        if seed is not None:
-            torch.manual_seed(seed)
+    if temperature > 0 and seed is not None:
+        torch.manual_seed(seed)
     last = inputs["input_ids"][0, -1:]
     clock = _Clock(None if on_text is None else _TextCallback(tokenizer, last, on_text))
     began = time.perf_counter()
+    common = {
+        "input_ids": inputs["input_ids"],
+        "attention_mask": inputs["attention_mask"],
+        "max_new_tokens": max_new_tokens,
+        "streamer": clock,
+    }
     with torch.inference_mode():
-        output = model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            use_cache=True,
-            streamer=clock,
-            **sampling,
-        )
+        if decoder is not None:
+            sampling = Sampling(temperature, top_p=top_p) if temperature > 0 else None
+            output = decoder.generate(**common, sampling=sampling)
+        else:
+            drawing = {"temperature": temperature, "top_p": top_p} if temperature > 0 else {}
+            output = model.generate(**common, use_cache=True, do_sample=temperature > 0, **drawing)
     known = tokenizer.decode(last, skip_special_tokens=True)
     text = tokenizer.decode(output[0, length - 1 :], skip_special_tokens=True)
     return Generation(
@@ -131,9 +135,13 @@ def decode_seconds(model: Any, input_ids: torch.Tensor, new_tokens: int) -> floa
     token.
 
     Args:
+        model: a model, or the FastDecoder of one.
         input_ids: the prompt, [1, length].
     """
     clock = _Clock()
+    if isinstance(model, FastDecoder):
+        model.generate(input_ids, max_new_tokens=new_tokens, eos_token_id=(), streamer=clock)
+        return _pace(clock)
     with torch.inference_mode():
         model.generate(
             input_ids=input_ids,
@@ -144,4 +152,8 @@ def decode_seconds(model: Any, input_ids: torch.Tensor, new_tokens: int) -> floa
             use_cache=True,
             streamer=clock,
         )
+    return _pace(clock)
+
+
+def _pace(clock: _Clock) -> float:
     return (clock.times[-1] - clock.times[0]) / (len(clock.times) - 1)

@@ -38,6 +38,9 @@ def bench(
         bool,
         typer.Option("--include-head", help=f"Schemes convert {HEAD} too, and the embedding tied to it."),
     ] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Measure fast_decode too; compiling takes a minute per model.")
+    ] = False,
     new_tokens: Annotated[int, typer.Option(help="Tokens per run.", min=2)] = 64,
     rounds: Annotated[int, typer.Option(help="Alternating runs of each model.", min=1)] = 3,
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = PROMPT,
@@ -72,7 +75,8 @@ def bench(
             memory = {name: peak_memory(sources[name], dtype=dtype) for name in models}
     with progress("Decoding") as step:
         ids = loaded.tokenizer(prompt, return_tensors="pt")["input_ids"]
-        speeds = decode_speed(models, ids, new_tokens=new_tokens, rounds=rounds, progress=step)
+        compiled = {_fast(name): lowbit.fast_decode(other) for name, other in models.items() if fast}
+        speeds = decode_speed(models | compiled, ids, new_tokens=new_tokens, rounds=rounds, progress=step)
 
     baseline = next(iter(models))
     rows = []
@@ -83,6 +87,7 @@ def bench(
                 "model": name,
                 **speeds[name].to_dict(),
                 "times_faster": speeds[name].times_faster_than(speeds[baseline]),
+                "fast_decode": speeds[_fast(name)].to_dict() if fast else None,
                 "bits_per_weight": weights.bits_per_weight,
                 "weight_bytes": weights.bytes,
                 "memory": {**asdict(memory[name]), "decode_above_imports": memory[name].decode_above_imports},
@@ -102,6 +107,10 @@ def bench(
     _print(rows, stamp, new_tokens, rounds)
 
 
+def _fast(name: str) -> str:
+    return f"{name}, fast_decode"
+
+
 def _print(rows: list[dict[str, Any]], stamp: dict[str, object], new_tokens: int, rounds: int) -> None:
     print_table(
         "decode, batch 1",
@@ -110,6 +119,7 @@ def _print(rows: list[dict[str, Any]], stamp: dict[str, object], new_tokens: int
             "tokens/s",
             "ms/token",
             "min-max",
+            "fast_decode",
             "x faster",
             "bits/weight",
             "weights",
@@ -122,6 +132,7 @@ def _print(rows: list[dict[str, Any]], stamp: dict[str, object], new_tokens: int
                 f"{row['tokens_per_second']:.1f}",
                 f"{row['ms_per_token']:.2f}",
                 f"{row['ms_per_token_min']:.2f}-{row['ms_per_token_max']:.2f}",
+                f"{row['fast_decode']['tokens_per_second']:.1f}" if row["fast_decode"] else "-",
                 f"{row['times_faster']:.2f}",
                 f"{row['bits_per_weight']:.2f}",
                 size(row["weight_bytes"]),
@@ -132,7 +143,8 @@ def _print(rows: list[dict[str, Any]], stamp: dict[str, object], new_tokens: int
         ],
     )
     print_line(
-        f"Medians of {rounds} alternating runs of {new_tokens} tokens by transformers' generate.\n"
+        f"Medians of {rounds} alternating runs of {new_tokens} tokens by transformers' generate. "
+        "fast_decode: tokens/s of the compiled step (--fast) in the same rounds.\n"
         "Memory: while decoding, each model in a process of its own; Python and torch take the rest."
     )
     for line in filter(None, (disturbance(stamp), describe(stamp))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from lowbit import backends
 from lowbit.errors import DtypeError, ShapeError, ValueRangeError
 from lowbit.formats import FORMATS, PRECISIONS, PackedWeight
 from lowbit.formats.base import Metadata
-from lowbit.modules.packed import FLOAT_DTYPES, PackedModule
+from lowbit.modules.packed import FLOAT_DTYPES, PackedModule, Plan
 from lowbit.schemes import BipolarInt, Scheme
 
 _CODES = {name: code for code, name in enumerate(PRECISIONS)}  # what the operators take
@@ -54,6 +55,7 @@ class QuantizedLinear(PackedModule):
             raise ShapeError(
                 "wrong shape of the bias", layer=name, found=list(bias.shape), allowed=[self.out_features]
             )
+        self._input_shape = (self.in_features,)  # last dimension of x
         self.register_parameter("bias", _as_parameter(bias))
         self.precision = precision
 
@@ -81,6 +83,16 @@ class QuantizedLinear(PackedModule):
         twin._parameters = {"bias": _as_parameter(bias)}
         twin.layer_name = name
         return twin
+
+    def _make_plan(self) -> Plan:
+        plan = Plan(backends.get(self._backend).operator(self.kind), self._numbers())
+        if not torch.compiler.is_compiling():
+            self.__dict__["_plan"] = plan
+        return plan
+
+    def _numbers(self) -> tuple[Any, ...]:
+        """The operator's arguments behind the tensors."""
+        raise NotImplementedError
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() == 0 or x.shape[-1] != self.in_features:
@@ -116,10 +128,15 @@ class QuantizedLinear(PackedModule):
 class SignsLinear(QuantizedLinear):
     """1-bit weights: BinaryMoS, OneBit, signs with scales per group."""
 
+    def _numbers(self) -> tuple[Any, ...]:
+        return [], self.in_features, self.out_features, self.group_size, self._precision_code()
+
     def forward(self, x: Tensor) -> Tensor:
-        self._check_input(x)
+        if x.dtype is not self.dtype or x.shape[-1:] != self._input_shape:
+            self._check_input(x)
+        operator, numbers = self._plan or self._make_plan()
         buffers = self._buffers
-        return backends.get(self._backend).operator("signs")(
+        return operator(
             x,
             buffers["weight"],
             buffers.get("scales"),
@@ -127,11 +144,7 @@ class SignsLinear(QuantizedLinear):
             buffers.get("in_scales"),
             buffers.get("out_scales"),
             self._parameters["bias"],
-            [],
-            self.in_features,
-            self.out_features,
-            self.group_size,
-            self._precision_code(),
+            *numbers,
         )
 
 
@@ -183,31 +196,39 @@ class PlanesLinear(QuantizedLinear):
             )
         self._activation_bits = value
 
+    def _numbers(self) -> tuple[Any, ...]:
+        shape = (self.in_features, self.out_features, self.group_size)
+        return *shape, self.active_bits, self.activation_bits, self._precision_code()
+
     def forward(self, x: Tensor) -> Tensor:
-        self._check_input(x)
+        if x.dtype is not self.dtype or x.shape[-1:] != self._input_shape:
+            self._check_input(x)
+        operator, numbers = self._plan or self._make_plan()
         buffers = self._buffers
-        return backends.get(self._backend).operator("planes")(
+        return operator(
             x,
             buffers["weight"],
             buffers["scales"],
             buffers.get("offsets"),
             self._parameters["bias"],
-            self.in_features,
-            self.out_features,
-            self.group_size,
-            self.active_bits,
-            self.activation_bits,
-            self._precision_code(),
+            *numbers,
         )
 
 
 class CodebookLinear(QuantizedLinear):
     """Weights from tables: shared channels with a low-rank correction, one per row, or vector codebooks."""
 
+    def _numbers(self) -> tuple[Any, ...]:
+        if self.kind == "codebook_channel":
+            axis = int(self.metadata["axis"])
+            return self.in_features, self.out_features, axis, self._precision_code()
+        return self.in_features, self._precision_code()
+
     def forward(self, x: Tensor) -> Tensor:
-        self._check_input(x)
+        if x.dtype is not self.dtype or x.shape[-1:] != self._input_shape:
+            self._check_input(x)
+        operator, numbers = self._plan or self._make_plan()
         buffers = self._buffers
-        operator = backends.get(self._backend).operator(self.kind)
         if self.kind == "codebook_channel":
             return operator(
                 x,
@@ -216,10 +237,7 @@ class CodebookLinear(QuantizedLinear):
                 buffers.get("low_rank_out"),
                 buffers.get("low_rank_in"),
                 self._parameters["bias"],
-                self.in_features,
-                self.out_features,
-                int(self.metadata["axis"]),
-                self._precision_code(),
+                *numbers,
             )
         if self.kind == "codebook_scalar":
             return operator(
@@ -230,8 +248,7 @@ class CodebookLinear(QuantizedLinear):
                 buffers.get("outlier_columns"),
                 buffers.get("outlier_values"),
                 self._parameters["bias"],
-                self.in_features,
-                self._precision_code(),
+                *numbers,
             )
         return operator(
             x,
@@ -239,8 +256,7 @@ class CodebookLinear(QuantizedLinear):
             buffers["codebooks"],
             buffers["out_scales"],
             self._parameters["bias"],
-            self.in_features,
-            self._precision_code(),
+            *numbers,
         )
 
 

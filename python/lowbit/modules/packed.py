@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,13 @@ from lowbit.formats import PackedWeight, packed_from_tensors
 from lowbit.schemes import Scheme
 
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+class Plan(NamedTuple):
+    """What a call needs besides tensors, worked out once: the operator and its numbers."""
+
+    operator: Callable[..., Tensor]
+    numbers: tuple[Any, ...]
 
 
 class PackedModule(nn.Module):
@@ -39,6 +46,7 @@ class PackedModule(nn.Module):
     """
 
     _any_bits = False  # whether fewer bits than stored may be asked for
+    _plan: Plan | None = None  # of the next call; any attribute that is set makes it void
 
     def __init__(
         self,
@@ -186,6 +194,10 @@ class PackedModule(nn.Module):
                 "the packed weight cannot be replaced by a parameter", layer=self.layer_name, found=name
             )
         super().__setattr__(name, value)
+        self.__dict__["_plan"] = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_plan": None}  # operators cannot be pickled
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         with self._without_packed():

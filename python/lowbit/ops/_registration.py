@@ -25,9 +25,9 @@ def register(
         bias, gradient: see `_gradients.register`.
     """
     torch.library.register_fake(f"lowbit::{name}", fake)
-    torch.library.register_fake(f"lowbit::{name}_out", _fake_out)
+    torch.library.register_fake(f"lowbit::{name}_out", fake_out)
     _gradients.register(name, bias, gradient)
 
 
-def _fake_out(*args: Any) -> None:
+def fake_out(*args: Any) -> None:
     """Writes its last argument; nothing to infer."""

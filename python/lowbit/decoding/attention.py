@@ -1,0 +1,90 @@
+"""Attention of a single token, in operations that Inductor makes two passes over the cache of.
+
+transformers' own under torch.compile copies keys and values once for every query head that shares them, which
+costs more than everything else around the linear layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lowbit.errors import UnsupportedLayerError
+
+NAME = "lowbit_decode"
+_HARMLESS = (
+    "position_ids",
+    "sliding_window",
+    "is_causal",
+    "use_cache",
+    "cache_position",
+    "output_attentions",
+)
+
+
+def decode_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """softmax(q k^T scaling + mask) v with fp32 sums; transformers' interface of attention functions.
+
+    Args:
+        query: [batch, heads, 1, width]; heads = shared * groups.
+        key, value: [batch, groups, length, width].
+        attention_mask: bool, True where a position is seen: broadcastable to [batch, heads, 1, length].
+        softcap: c in c tanh(score / c).
+
+    Returns:
+        [batch, 1, heads, width] and None.
+
+    Raises:
+        UnsupportedLayerError: the model asks for a variant of attention that is none of these.
+    """
+    unknown = sorted(name for name in others if name not in _HARMLESS and others[name] is not None)
+    if unknown or dropout or query.shape[2] != 1:
+        raise UnsupportedLayerError(
+            "fast_decode does not know this kind of attention",
+            layer=type(module).__name__,
+            found=", ".join(unknown) or f"{query.shape[2]} tokens at once, dropout {dropout}",
+            allowed="grouped-query attention of one token, with mask, scaling and softcap",
+        )
+    batch, heads, _, width = query.shape
+    groups = key.shape[1]
+    scale = width**-0.5 if scaling is None else scaling
+    grouped = query.reshape(batch, groups, heads // groups, 1, width).float() * scale
+    scores = (grouped * key.unsqueeze(2).float()).sum(dim=-1)  # [batch, groups, shared, length]
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask.reshape(batch, 1, 1, -1), float("-inf"))
+    weights = scores.softmax(dim=-1)
+    result = (weights.unsqueeze(-1) * value.unsqueeze(2).float()).sum(dim=-2)
+    return result.reshape(batch, 1, heads, -1).to(query.dtype), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, decode_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
+
+
+@contextmanager
+def attention_of_a_token(config: Any) -> Iterator[None]:
+    """Models of this configuration attend with `decode_attention` meanwhile."""
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

@@ -1,0 +1,230 @@
+"""`fast_decode`: a language model's generation loop around a compiled step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from lowbit.decoding.cache import BUCKET, Buffers
+from lowbit.decoding.sampling import Sampling
+from lowbit.decoding.step import CompiledStep, require_compiler
+from lowbit.errors import LowbitError, ShapeError, UnsupportedLayerError, ValueRangeError
+
+MAX_BATCH = 16
+_LAYER_TYPES = ("full_attention", "sliding_attention")
+
+
+def fast_decode(model: Any) -> FastDecoder:
+    """A generation loop for `model` that spends its time in the linear layers.
+
+    One token's forward pass is compiled as a whole by torch.compile, once for every batch size, and
+    positions advance without another compilation. Compiling takes from half a minute (270M parameters) to
+    minutes, in the first `generate` or in `warm_up`; torch keeps the result on disk, which saves most of it
+    the next time. The model itself is not changed, and its own `generate` works as before.
+
+    Args:
+        model: a causal language model of transformers on the CPU, packed or not, in evaluation mode.
+
+    Raises:
+        BackendError: there is no C++ compiler.
+        UnsupportedLayerError: not a decoder with ordinary or sliding-window attention in every layer.
+    """
+    return FastDecoder(model)
+
+
+class FastDecoder:
+    """See `fast_decode`.
+
+    Attributes:
+        model: the model.
+        compile_seconds: spent on compiling, by batch size.
+    """
+
+    def __init__(self, model: Any) -> None:
+        _check_model(model)
+        require_compiler()
+        self.model = model
+        self.compile_seconds: dict[int, float] = {}
+        self._steps: dict[int, CompiledStep] = {}
+        self._buffers: dict[int, Buffers] = {}
+
+    def warm_up(self, batch_size: int = 1) -> float:
+        """Compiles for this batch size unless that is done; returns the seconds it took."""
+        if batch_size not in self.compile_seconds:
+            self.generate(torch.zeros(batch_size, 1, dtype=torch.int64), max_new_tokens=2, eos_token_id=())
+        return self.compile_seconds[batch_size]
+
+    @torch.inference_mode(False)  # its tensors stay with the decoder: they must be ordinary ones
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        max_new_tokens: int = 128,
+        sampling: Sampling | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
+        pad_token_id: int | None = None,
+        streamer: Any = None,
+    ) -> Tensor:
+        """Continues prompts, as transformers' `generate` does.
+
+        Args:
+            input_ids: int64 [batch, length], batch 1..16; shorter prompts are padded on the left.
+            attention_mask: [batch, length], 0 where input_ids are padding; None: nowhere.
+            max_new_tokens: 1 or more.
+            sampling: how tokens are drawn; None takes the most likely one.
+            eos_token_id: tokens that end a sequence; None: the model's own; (): no token does.
+            pad_token_id: what follows a sequence that has ended; None: the model's own, else the first of
+                eos_token_id.
+            streamer: of transformers; `put` gets the prompts, then every step's tokens [batch].
+
+        Returns:
+            int64 [batch, length + new tokens]; stops early when all sequences have ended.
+
+        Raises:
+            ShapeError, ValueRangeError: an argument is out of its range.
+        """
+        _check_prompt(input_ids, attention_mask, max_new_tokens)
+        ends = self._ends(eos_token_id)
+        pad = self._pad(pad_token_id, ends)
+        if streamer is not None:
+            streamer.put(input_ids.cpu())
+        run = _Run(self, input_ids, attention_mask, max_new_tokens)
+        tokens = [input_ids]
+        ended = [False] * len(input_ids)
+        for index in range(max_new_tokens):
+            logits, best = run.prefill() if index == 0 else run.step(tokens[-1])
+            if sampling is not None:
+                best = sampling.draw(logits)
+            if any(ended):
+                best = best.masked_fill(torch.tensor(ended).unsqueeze(1), pad)
+            tokens.append(best)
+            ended = [over or token in ends for over, (token,) in zip(ended, best.tolist(), strict=True)]
+            if streamer is not None:
+                streamer.put(best[:, 0])
+            if all(ended):
+                break
+        if streamer is not None:
+            streamer.end()
+        return torch.cat(tokens, dim=1)
+
+    def _ends(self, given: int | Sequence[int] | None) -> frozenset[int]:
+        if given is None:
+            given = self.model.generation_config.eos_token_id
+        if given is None:
+            return frozenset()
+        return frozenset([given] if isinstance(given, int) else given)
+
+    def _pad(self, given: int | None, ends: frozenset[int]) -> int:
+        own = self.model.generation_config.pad_token_id
+        return next((token for token in (given, own) if token is not None), min(ends, default=0))
+
+
+class _Run:
+    """One generation: where it is, and what it has seen."""
+
+    def __init__(self, decoder: FastDecoder, ids: Tensor, mask: Tensor | None, new_tokens: int) -> None:
+        batch, length = ids.shape
+        self._decoder = decoder
+        self._ids = ids
+        self._mask = mask
+        needed = -(-(length + new_tokens) // BUCKET) * BUCKET
+        # One bucket more than is ever read: torch.compile takes equal sizes for the same size.
+        self._capacity = needed + BUCKET
+        self._seen = torch.ones(batch, self._capacity, dtype=torch.bool)
+        if mask is not None:
+            self._seen[:, :length] = mask.bool()
+        self._position_ids = self._seen[:, :length].cumsum(dim=1) - 1
+        self._position = torch.tensor([length - 1])
+        self._index = length - 1  # the same as a number
+        self._read = self._seen[:, :0]
+
+    def prefill(self) -> tuple[Tensor, Tensor]:
+        """Runs the prompts through the model as it is, and keeps their keys and values."""
+        decoder = self._decoder
+        cache = DynamicCache()
+        logits = decoder.model(
+            input_ids=self._ids,
+            attention_mask=self._mask,
+            position_ids=self._position_ids.clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        batch = len(self._ids)
+        buffers = decoder._buffers.get(batch)
+        if buffers is None or buffers.capacity < self._capacity:
+            buffers = decoder._buffers[batch] = Buffers(cache, self._capacity)
+        buffers.take(cache)
+        self._buffers = buffers
+        self._position_ids = self._position_ids[:, -1:].contiguous()
+        return logits, logits.argmax(dim=-1, keepdim=True)
+
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes the token after the last one."""
+        self._index += 1
+        self._position += 1
+        self._position_ids += 1
+        if self._index >= self._read.shape[1]:
+            self._read = self._seen[:, : (self._index // BUCKET + 1) * BUCKET].contiguous()
+            torch._dynamo.mark_dynamic(self._read, 1)
+        arguments = (
+            tokens,
+            self._position,
+            self._position_ids,
+            self._read,
+            self._buffers.keys,
+            self._buffers.values,
+        )
+        decoder = self._decoder
+        batch = len(tokens)
+        if batch in decoder._steps:
+            return decoder._steps[batch](*arguments)
+        step = CompiledStep(decoder.model)
+        began = time.perf_counter()
+        result = step(*arguments)
+        decoder.compile_seconds[batch] = time.perf_counter() - began
+        decoder._steps[batch] = step
+        return result
+
+
+def _check_model(model: Any) -> None:
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(model, "generation_config") or not hasattr(config, "get_text_config"):
+        raise UnsupportedLayerError(
+            "fast_decode drives transformers' causal language models",
+            found=type(model).__name__,
+            allowed="such as AutoModelForCausalLM loads",
+        )
+    text = config.get_text_config(decoder=True)
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    if config.is_encoder_decoder or not kinds <= set(_LAYER_TYPES):
+        found = "an encoder" if config.is_encoder_decoder else ", ".join(sorted(kinds))
+        raise UnsupportedLayerError(
+            "fast_decode keeps keys and values of decoders only", found=found, allowed=", ".join(_LAYER_TYPES)
+        )
+    if model.device.type != "cpu":
+        raise LowbitError(f"fast_decode runs on the CPU, the model is on {model.device}")
+    if model.training:
+        raise LowbitError("fast_decode needs a model in evaluation mode: call model.eval()")
+
+
+def _check_prompt(ids: Tensor, mask: Tensor | None, new_tokens: int) -> None:
+    if ids.dim() != 2 or not 1 <= ids.shape[0] <= MAX_BATCH or ids.shape[1] < 1:
+        raise ShapeError(
+            "wrong shape of the prompts", found=list(ids.shape), allowed=f"[1..{MAX_BATCH}, 1 or more]"
+        )
+    if mask is not None and mask.shape != ids.shape:
+        raise ShapeError("wrong shape of the attention mask", found=list(mask.shape), allowed=list(ids.shape))
+    if mask is not None and not bool(mask[:, -1].all()):
+        raise ValueRangeError("prompts padded on the right", allowed="padding on the left")
+    if new_tokens < 1:
+        raise ValueRangeError(
+            "nothing to generate", found=f"max_new_tokens {new_tokens}", allowed="1 or more"
+        )

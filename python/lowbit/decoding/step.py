@@ -1,0 +1,172 @@
+"""The compiled step: one token in, one token out, for any decoder of transformers."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx
+
+from lowbit.decoding.attention import attention_of_a_token
+from lowbit.decoding.cache import step_cache
+from lowbit.decoding.fusion import FuseSiblings
+from lowbit.errors import BackendError
+
+Compiled = Callable[..., Sequence[Tensor]]
+
+
+def require_compiler() -> None:
+    """Inductor writes C++ for everything around the layers.
+
+    Raises:
+        BackendError: there is no C++ compiler it can use.
+    """
+    from torch._inductor import cpp_builder
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except Exception as error:  # its type differs between versions of torch
+        raise BackendError(
+            "fast_decode compiles the model's step and needs a C++ compiler when it runs",
+            found="none",
+            allowed="g++ or clang++ on the PATH, or the one that the variable CXX names",
+        ) from error
+
+
+class CompiledStep:
+    """The step of a model for one batch size. The first call compiles.
+
+    torch.compile checks before every call that nothing it has seen of the model has changed, which takes
+    longer than all of the model but its linear layers. Here the first call notes what the compiled code was
+    given, and later ones call that code directly: the model must stay as it is.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._compiled: Compiled | None = None
+        self._inputs: list[Any] = []  # of the compiled code; the places that change are filled in every call
+        self._places: list[tuple[int, int]] = []  # (position among the inputs, position among the arguments)
+        self._outputs: tuple[int, int] = (0, 0)  # where logits and token are among the outputs
+
+    def __call__(
+        self,
+        tokens: Tensor,
+        position: Tensor,
+        position_ids: Tensor,
+        seen: Tensor,
+        keys: list[Tensor],
+        values: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """One step.
+
+        Args:
+            tokens: int64 [batch, 1].
+            position: int64 [1], where the tokens go in the buffers.
+            position_ids: int64 [batch, 1], what the model is told of it.
+            seen: bool [batch, length], False where a prompt is padded.
+            keys, values: buffers [batch, heads, capacity, width] of every layer, written in place.
+
+            length and capacity may differ between calls, but not be equal in the first one.
+
+        Returns:
+            Logits [batch, vocabulary] and the most likely tokens, int64 [batch, 1].
+        """
+        if self._compiled is None:
+            return self._compile(tokens, position, position_ids, seen, keys, values)
+        given = _arguments(tokens, position, position_ids, seen, keys, values)
+        for place, argument in self._places:
+            self._inputs[place] = given[argument]
+        outputs = self._compiled(*self._inputs)
+        logits, token = self._outputs
+        return outputs[logits], outputs[token]
+
+    def _compile(self, *step_arguments: Any) -> tuple[Tensor, Tensor]:
+        calls: list[tuple[Compiled, Sequence[Any], Sequence[Tensor]]] = []
+
+        def backend(graph: fx.GraphModule, examples: list[Any]) -> Compiled:
+            compiled = _compile_graph(graph, examples)
+
+            def noted(*inputs: Any) -> Sequence[Tensor]:
+                outputs = compiled(*inputs)
+                calls.append((compiled, inputs, outputs))
+                return outputs
+
+            return noted
+
+        with attention_of_a_token(self._model.config.get_text_config(decoder=True)):
+            logits, token = torch.compile(_step_of(self._model), fullgraph=True, backend=backend)(
+                *step_arguments
+            )
+        ((compiled, inputs, outputs),) = calls
+        given = _arguments(*step_arguments)
+        self._inputs = list(inputs)
+        self._places = [
+            (place, argument)
+            for place, value in enumerate(inputs)
+            if (argument := _which(value, given)) is not None
+        ]
+        positions = {id(output): index for index, output in enumerate(outputs)}
+        self._outputs = positions[id(logits)], positions[id(token)]
+        self._compiled = compiled
+        return logits, token
+
+
+def _step_of(model: Any) -> Callable[..., tuple[Tensor, Tensor]]:
+    def step(
+        tokens: Tensor,
+        position: Tensor,
+        position_ids: Tensor,
+        seen: Tensor,
+        keys: list[Tensor],
+        values: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        logits = model(
+            input_ids=tokens,
+            attention_mask=seen,
+            position_ids=position_ids,
+            past_key_values=step_cache(keys, values, position, seen.shape[1]),
+            use_cache=True,
+        ).logits[:, -1]
+        return logits, logits.argmax(dim=-1, keepdim=True)
+
+    # torch.compile keeps its results with the code object: every compilation gets one of its own.
+    return types.FunctionType(step.__code__.replace(), globals(), step.__name__, None, step.__closure__)
+
+
+def _compile_graph(graph: fx.GraphModule, examples: list[Any]) -> Compiled:
+    from torch._inductor.compile_fx import compile_fx
+
+    patches: dict[str, Any] = {
+        "post_grad_custom_pre_pass": FuseSiblings(),
+        "size_asserts": False,
+        "cpp.threads": 1,
+    }
+    compiled: Any = compile_fx(graph, examples, config_patches=patches)
+    return cast(Compiled, compiled)
+
+
+def _arguments(
+    tokens: Tensor,
+    position: Tensor,
+    position_ids: Tensor,
+    seen: Tensor,
+    keys: list[Tensor],
+    values: list[Tensor],
+) -> list[Any]:
+    """All that may differ between two calls, flat: tensors and the two sizes."""
+    return [tokens, position, position_ids, seen, seen.shape[1], keys[0].shape[2], *keys, *values]
+
+
+def _which(value: object, given: Sequence[Any]) -> int | None:
+    """The argument an input of the compiled code comes from; None for the model's own tensors.
+
+    Tensors are told by identity, sizes by value.
+    """
+    for index, argument in enumerate(given):
+        if value is argument or (isinstance(argument, int) and type(value) is int and value == argument):
+            return index
+    if not isinstance(value, Tensor):
+        raise TypeError(f"the compiled step was given {value!r}, which is no argument of it")
+    return None
