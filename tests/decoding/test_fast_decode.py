@@ -9,6 +9,7 @@ import pytest
 import torch
 from lowbit.decoding import FastDecoder, Sampling, fast_decode
 from lowbit.errors import BackendError, LowbitError, ShapeError, UnsupportedLayerError, ValueRangeError
+from lowbit.modules import PlanesLinear
 from torch import Tensor, nn
 
 from tests import tiny_models as models
@@ -117,6 +118,22 @@ def test_biases() -> None:
     model = packed(models.qwen2, W4)
     ids = models.token_ids(1, 9)
     assert torch.equal(fast_decode(model).generate(ids, max_new_tokens=NEW_TOKENS), generated(model, ids))
+
+
+@needs_native
+def test_a_changed_model_is_compiled_again(decoder: FastDecoder) -> None:
+    ids = models.token_ids(1, 9)
+    before = decoder.generate(ids, max_new_tokens=NEW_TOKENS)
+    packed_layers = [layer for layer in decoder.model.modules() if isinstance(layer, PlanesLinear)]
+    for layer in packed_layers:
+        layer.active_bits = 2
+    try:
+        after = decoder.generate(ids, max_new_tokens=NEW_TOKENS)
+        assert not torch.equal(after, before)
+        assert torch.equal(after, generated(decoder.model, ids))
+    finally:
+        for layer in packed_layers:
+            layer.active_bits = None
 
 
 # ---- sampling ----

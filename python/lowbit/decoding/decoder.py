@@ -25,7 +25,8 @@ def fast_decode(model: Any) -> FastDecoder:
     One token's forward pass is compiled as a whole by torch.compile, once for every batch size, and
     positions advance without another compilation. Compiling takes from half a minute (270M parameters) to
     minutes, in the first `generate` or in `warm_up`; torch keeps the result on disk, which saves most of it
-    the next time. The model itself is not changed, and its own `generate` works as before.
+    the next time. The model itself is not changed, and its own `generate` works as before. After a change to
+    it (`active_bits`, an adapter, a hook) the next `generate` compiles again.
 
     Args:
         model: a causal language model of transformers on the CPU, packed or not, in evaluation mode.
@@ -91,6 +92,9 @@ class FastDecoder:
             ShapeError, ValueRangeError: an argument is out of its range.
         """
         _check_prompt(input_ids, attention_mask, max_new_tokens)
+        batch = len(input_ids)
+        if batch in self._steps and not self._steps[batch].is_current():
+            del self._steps[batch], self.compile_seconds[batch]
         ends = self._ends(eos_token_id)
         pad = self._pad(pad_token_id, ends)
         if streamer is not None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from lowbit.decoding.attention import attention_of_a_token
 from lowbit.decoding.cache import step_cache
 from lowbit.decoding.fusion import FuseSiblings
 from lowbit.errors import BackendError
+from lowbit.modules import QuantizedLinear
 
 Compiled = Callable[..., Sequence[Tensor]]
 
@@ -40,7 +42,8 @@ class CompiledStep:
 
     torch.compile checks before every call that nothing it has seen of the model has changed, which takes
     longer than all of the model but its linear layers. Here the first call notes what the compiled code was
-    given, and later ones call that code directly: the model must stay as it is.
+    given, and later ones call that code directly. Whether the model is still the one it was compiled for is
+    for `is_current` to say, once per generation.
     """
 
     def __init__(self, model: Any) -> None:
@@ -49,6 +52,13 @@ class CompiledStep:
         self._inputs: list[Any] = []  # of the compiled code; the places that change are filled in every call
         self._places: list[tuple[int, int]] = []  # (position among the inputs, position among the arguments)
         self._outputs: tuple[int, int] = (0, 0)  # where logits and token are among the outputs
+        self._parts, self._settings = _compiled_for(model)
+
+    def is_current(self) -> bool:
+        """Whether modules, tensors, hooks and settings of packed layers are those it was compiled for."""
+        parts, settings = _compiled_for(self._model)
+        same = len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
+        return same and settings == self._settings
 
     def __call__(
         self,
@@ -95,7 +105,9 @@ class CompiledStep:
 
             return noted
 
-        with attention_of_a_token(self._model.config.get_text_config(decoder=True)):
+        # Sizes that differ between models and batches are constants all the same: each has a step of its own.
+        constant_sizes = torch._dynamo.config.patch(automatic_dynamic_shapes=False)
+        with constant_sizes, attention_of_a_token(self._model.config.get_text_config(decoder=True)):
             logits, token = torch.compile(_step_of(self._model), fullgraph=True, backend=backend)(
                 *step_arguments
             )
@@ -111,6 +123,21 @@ class CompiledStep:
         self._outputs = positions[id(logits)], positions[id(token)]
         self._compiled = compiled
         return logits, token
+
+
+def _compiled_for(model: nn.Module) -> tuple[list[object], list[object]]:
+    """What compiled code of a model depends on: parts, told by identity, and values."""
+    modules = list(model.modules())
+    parts = [*modules, *model.parameters(), *model.buffers()]
+    settings: list[object] = [
+        (
+            len(module._forward_hooks),
+            len(module._forward_pre_hooks),
+            module._numbers() if isinstance(module, QuantizedLinear) else None,
+        )
+        for module in modules
+    ]
+    return parts, settings
 
 
 def _step_of(model: Any) -> Callable[..., tuple[Tensor, Tensor]]:
