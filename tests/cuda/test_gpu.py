@@ -107,8 +107,8 @@ def test_graph(kind: str) -> None:
 
 
 def test_graph_of_blocks_that_share_rows() -> None:
-    """With eight tokens a large layer's inputs are divided over blocks, which count each other's arrival: every
-    replay starts from zero again, and the sums are those of one token, where nothing is divided."""
+    """With eight tokens a large layer's inputs are divided over blocks, which count each other's arrival:
+    every replay starts from zero again, and sums are those of one token, where nothing is divided."""
     layer = make("mos", 4096, 8192, 13)
     arguments = layer.arguments("high")
     x = cases.activations(8, 8192, torch.float16, 13).cuda()

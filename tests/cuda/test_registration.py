@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from lowbit.formats import FORMATS
-from lowbit.ops import _library
 
 from tests.native import needs_cuda_library
 
