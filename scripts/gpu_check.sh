@@ -31,7 +31,7 @@ step tests 100 "$python" -m pytest tests/cuda/test_gpu.py -rs --junitxml "$out/t
 step benchmarks 60 "$python" benchmarks/cuda_kernels.py --output "$out"
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 if [ -n "$sanitizer" ]; then
-  step memcheck 60 "$sanitizer" --tool memcheck --error-exitcode 9 "$python" -m pytest tests/cuda/test_gpu.py -k "test_graph or test_planes"
+  step memcheck 60 "$sanitizer" --tool memcheck --error-exitcode 9 "$python" -m pytest tests/cuda/test_gpu.py -k "graph or test_planes"
   step racecheck 50 "$sanitizer" --tool racecheck --error-exitcode 9 "$python" -m pytest tests/cuda/test_gpu.py -k "test_a_row"
 else
   echo "compute-sanitizer is not installed: skipped"

@@ -112,6 +112,39 @@ def test_rows_that_share_a_block(emulated: Device, bits: int, group_size: int) -
         check(subject, x, layer(x, precision), precision)
 
 
+# Bits, digits and group size of layers whose inputs a GPU of two multiprocessors divides over blocks.
+SHARED_ROWS = {
+    "one": (1, "packed", -1),
+    "two": (2, "packed", -1),
+    "four": (4, "packed", -1),
+    "mixed": (3, "packed", -1),
+    "planes": (3, "planes", -1),
+    "one by 128": (1, "packed", 128),
+    "four by 128": (4, "packed", 128),
+    "two by 32": (2, "packed", 32),
+}
+
+
+@pytest.mark.parametrize("kind", SHARED_ROWS)
+def test_blocks_that_share_rows(emulated: Device, kind: str) -> None:
+    """Their sums meet in memory; sums of whole rows are the same as where one block has a row for itself."""
+    bits, plan, group_size = SHARED_ROWS[kind]
+    subject = make("planes", 33 if kind == "one" else 80, 5000, bits, bits=bits, group_size=group_size)
+    shared = DeviceBits(emulated, subject, digits=plan, gpu=DeviceInfo(89, 2))
+    alone = DeviceBits(emulated, subject, digits=plan, gpu=DeviceInfo(100, 2))
+    x = activations(8, 5000, torch.float32, seed=bits)
+    shares = 0
+    for m in (1, 3, 8):
+        shares += shared.explain(m, "high")["splits"] > 1
+        assert alone.explain(m, "high")["splits"] == 1
+        y = shared(x[:m], "high")
+        check(subject, x[:m], y, "high")
+        assert torch.equal(y, shared(x, "high")[:m])
+        if group_size == -1:
+            assert torch.equal(y, alone(x[:m], "high"))
+    assert shares > 0
+
+
 @pytest.mark.parametrize("precision", ["fast", "high"])
 @pytest.mark.parametrize("columns", [8, 16, 24])
 @pytest.mark.parametrize("group_size", [-1, 128, 32])

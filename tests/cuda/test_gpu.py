@@ -106,6 +106,24 @@ def test_graph(kind: str) -> None:
         assert torch.equal(y, layer.native(x, "high"))
 
 
+def test_graph_of_blocks_that_share_rows() -> None:
+    """With eight tokens a large layer's inputs are divided over blocks, which count each other's arrival:
+    every replay starts from zero again, and sums are those of one token, where nothing is divided."""
+    layer = make("mos", 4096, 8192, 13)
+    arguments = layer.arguments("high")
+    x = cases.activations(8, 8192, torch.float16, 13).cuda()
+    y = torch.empty(8, 4096, dtype=torch.float16, device="cuda")
+    layer.operator("_out")(x, *arguments, y)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        layer.operator("_out")(x, *arguments, y)
+    for seed in (14, 15, 16):
+        x.copy_(cases.activations(8, 8192, torch.float16, seed))
+        graph.replay()
+        alone = torch.cat([layer.native(x[m : m + 1], "high") for m in range(8)])
+        assert torch.equal(y, alone)
+
+
 def test_streams() -> None:
     """Calls in two streams at once do not meet in each other's workspace."""
     layers = [make(kind, 1024, 4096, 6) for kind in ("mos", "planes")]

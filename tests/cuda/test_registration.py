@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from lowbit.formats import FORMATS
-from lowbit.ops import _library
+
+from tests.native import needs_cuda_library
 
 STUB = """
 extern "C" int aoti_torch_create_cuda_guard(int, void**) { return 1; }
@@ -38,7 +39,7 @@ print("registered")
 """
 
 
-@pytest.mark.skipif(not _library.CUDA_LIBRARY.exists(), reason="built without CUDA kernels")
+@needs_cuda_library
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 def test_kernels_are_registered(tmp_path: Path) -> None:
     source, stub = tmp_path / "stub.cpp", tmp_path / "libtorch_cuda.so"
