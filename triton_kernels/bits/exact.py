@@ -1,0 +1,96 @@
+"""Products in fp32: codes are put together from their digits and multiplied on the plain cores."""
+
+import triton
+import triton.language as tl
+
+from .epilogue import finish, segment_of
+
+_SPAN_INPUTS = tl.constexpr(1024)
+
+
+@triton.jit
+def exact(
+    weight,
+    values,
+    scales,
+    offsets,
+    gates,
+    out_scales,
+    bias,
+    y,
+    tokens,
+    out_features,
+    in_features,
+    row_blocks,
+    groups,
+    split_spans,
+    SEGMENTS: tl.constexpr,
+    SETS: tl.constexpr,
+    EXPERTS: tl.constexpr,
+    WIDTHS: tl.constexpr,
+    BITS: tl.constexpr,
+    DROPPED: tl.constexpr,
+    UNIT: tl.constexpr,
+    GROUP_UNITS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
+    """One tile of y, or of its parts [splits, tokens, out_features] where SPLIT. See `product`.
+
+    Args:
+        values: float32 [sets][tokens][padded].
+        UNIT: inputs that are multiplied at a time, a divisor of every group and of 128.
+        BITS, DROPPED: bits of a stored code that are multiplied, the sum of WIDTHS, and those below them.
+    """
+    BYTES: tl.constexpr = 128  # of a block
+    segment, first_row, end = segment_of(tl.program_id(1), SEGMENTS, BLOCK_ROWS)
+    set_ = segment if SETS > 1 else 0
+    first_column = tl.program_id(0) * BLOCK_COLUMNS
+    padded = tl.cdiv(in_features, _SPAN_INPUTS) * _SPAN_INPUTS
+    rows = first_row + tl.arange(0, BLOCK_ROWS)
+    stored = tl.minimum(rows, end - 1).to(tl.int64)
+    token = first_column + tl.arange(0, BLOCK_COLUMNS)
+    exist = token < tokens
+    inputs = values + (set_ * tokens.to(tl.int64) + token) * padded
+    blocks = weight + stored * (row_blocks * BYTES)
+    byte = tl.arange(0, UNIT)
+    CHUNKS: tl.constexpr = BYTES // UNIT
+    SPAN_CHUNKS: tl.constexpr = 1024 // UNIT
+    first_chunk = tl.program_id(2) * split_spans * SPAN_CHUNKS
+    last_chunk = tl.minimum(first_chunk + split_spans * SPAN_CHUNKS, tl.cdiv(in_features, UNIT))
+
+    total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    for chunk in range(first_chunk, last_chunk):
+        group = chunk // CHUNKS
+        code = tl.zeros((BLOCK_ROWS, UNIT), tl.int32)
+        digit = blocks
+        for p in tl.static_range(len(WIDTHS)):
+            width: tl.constexpr = WIDTHS[p]
+            fields: tl.constexpr = 8 // width
+            start = (group // fields) * BYTES + chunk % CHUNKS * UNIT
+            packed = tl.load(digit[:, None] + (start + byte)[None, :]).to(tl.int32) ^ 0x80
+            code = (code << width) + ((packed >> (group % fields * width)) & ((1 << width) - 1))
+            digit += tl.cdiv(in_features * width, _SPAN_INPUTS) * BYTES
+        weights = (2 * code - ((1 << BITS) - 1)) << DROPPED
+        if GROUP_UNITS > 0:
+            own_group = stored * groups + chunk // GROUP_UNITS
+        else:
+            own_group = stored
+        if offsets is not None:
+            weights += tl.load(offsets + own_group).to(tl.int32)[:, None]
+        own = tl.load(inputs[None, :] + (chunk * UNIT + byte)[:, None], exist[None, :], 0.0)
+        more = tl.dot(weights.to(tl.float32), own, input_precision="ieee")
+        if GROUP_UNITS > 0:
+            more *= tl.load(scales + own_group).to(tl.float32)[:, None]
+        total += more
+
+    if SPLIT:
+        parts = y + tl.program_id(2) * tokens.to(tl.int64) * out_features
+        at = parts + token.to(tl.int64)[None, :] * out_features + rows[:, None]
+        tl.store(at, total, (rows < end)[:, None] & exist[None, :])
+    else:
+        finish(
+            total, rows, end, set_, first_column, scales, None, None, None, None, gates, out_scales, bias, y, tokens,
+            out_features, 1.0, EXPERTS, False, scales is not None and GROUP_UNITS == 0, False, 1,
+        )  # fmt: skip
