@@ -7,7 +7,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cpp' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
-PY := setup.py python tests benchmarks
+PY := setup.py python triton_kernels tests benchmarks
 
 # The GPU kernels are built for the emulated device as well, and a warning or a register spill is an error.
 export CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=ON -DLOWBIT_BUILD_EMULATED=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
