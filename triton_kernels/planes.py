@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from torch import Tensor
-
 from lowbit.backends.cuda import digit_widths
 from lowbit.errors import ValueRangeError
+from torch import Tensor
 
 from .bits.layer import BitsLayer
 from .bits.linear import bits_linear

@@ -1,8 +1,8 @@
-"""Tiles, warps and splits of a product: pure functions of its shape and the GPU, so nothing is tuned at load.
+"""Tiles, warps and splits of a product: pure functions of shape and GPU, so nothing is tuned at load.
 
-The numbers come from the compiled code: a tile of 128 rows amortises the fragments of the activations (0.49
-thread-instructions per one-bit weight at 16 columns instead of 0.74 with 64), and the accumulators of all
-fields of 128 rows x 16 columns fill the registers of eight warps to a half.
+The numbers come from the compiled code. 128 rows in four warps amortise the fragments of the activations
+(0.51 thread-instructions per one-bit weight at 16 columns on sm_80, 0.59 with eight warps or with 64 rows).
+Wider tiles than 16 columns spill, or cost as much per column.
 """
 
 from __future__ import annotations
@@ -40,19 +40,27 @@ def config(
     tokens: int,
     columns_per_token: int,
     multiprocessors: int,
-    exact: bool = False,
+    form: str,
+    widest: int = 1,
 ) -> Config:
     """How to compute a product with `segments` rows of in_features inputs.
 
     Up to GEMV_TOKENS tokens the split of a row, on which its last bit may depend, is the same for all.
+
+    Args:
+        form: "integers" (sums over whole rows), "scaled" (sums leave the integers inside a row) or "exact".
+        widest: bits of the widest digit.
     """
     columns = tokens * columns_per_token
-    if exact:
+    # Digits of more than one bit are multiplied several blocks at a time, which are one stage.
+    stages = 3 if widest == 1 else 2
+    if form == "exact":
         rows, width, warps, stages = 32, 16, 4, 2
-    elif tokens > GEMV_TOKENS:
-        rows, width, warps, stages = 128, 64, 8, 3
+    elif columns <= 8:
+        rows, width, warps = 128, 8, 4
     else:
-        rows, width, warps, stages = 128, 8 if columns <= 8 else 16, 4, 3
+        # Without a second column to join at once, sums of 16 columns in four warps spill.
+        rows, width, warps = 128, 16, 8 if form == "scaled" and columns_per_token == 1 else 4
     programs = row_tiles(segments, rows)
     if tokens > GEMV_TOKENS:
         programs *= -(-columns // width)

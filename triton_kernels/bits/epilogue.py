@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def segment_of(tile, SEGMENTS: tl.constexpr, BLOCK_ROWS: tl.constexpr):
-    """Segment, first row of the layer and row behind the segment, of a tile of rows that lies in one segment."""
+    """Segment, first row and row behind the segment, of a tile of rows; tiles do not cross segments."""
     segment = tile * 0
     first_tile = tile * 0
     begin = tile * 0
@@ -25,68 +25,64 @@ def segment_of(tile, SEGMENTS: tl.constexpr, BLOCK_ROWS: tl.constexpr):
 
 
 @triton.jit
+def join_columns(sums, PER_TOKEN: tl.constexpr):
+    """Sums of tokens from those of their columns: 256 times the first plus the second where there are two."""
+    if PER_TOKEN == 2:
+        high, low = tl.split(sums.reshape(sums.shape[0], sums.shape[1] // 2, 2))
+        sums = 256 * high + low
+    return sums
+
+
+@triton.jit
 def finish(
     total,
     rows,
     end,
     set_,
-    first_column,
+    token,
     scales,
     offsets,
-    column_scales,
+    token_scales,
     rests,
     sums,
     gates,
     out_scales,
     bias,
     y,
-    columns,
+    tokens,
     out_features,
     factor,
     EXPERTS: tl.constexpr,
     INTEGERS: tl.constexpr,
     ROW_SCALES: tl.constexpr,
     ROW_RESTS: tl.constexpr,
-    PER_TOKEN: tl.constexpr,
 ):
     """y[token][row] = value * (sum_e gates_e out_scales_e[row]) + bias[row].
 
     Args:
-        total: sums of products with stored digits [rows, columns]: int32 or int64 where INTEGERS, else float32
-            and multiplied by the scales of the columns.
+        total: sums of products with stored digits [rows, tokens], int64 where INTEGERS, else float32 and
+            multiplied by the scales of the tokens.
         rows, end: rows of the layer; those from `end` on are of another segment.
-        factor: half the factor of a code step times two: 2^(B - b) where INTEGERS, else what turns `total`
-            into the value.
+        factor: what turns twice the integers, or else `total`, into the value.
         ROW_SCALES: `scales` and `offsets` have one value per row, not yet applied.
-        ROW_RESTS: `rests` and `sums` have one value per column, not yet added.
+        ROW_RESTS: `rests` and `sums` have one value per token, not yet added.
     """
     live = rows < end
-    column = first_column + tl.arange(0, total.shape[1])
-    exist = column < columns
-    column = set_ * columns.to(tl.int64) + column
-    if INTEGERS:
-        total = 2 * total.to(tl.int64) + tl.load(rests + column, exist, 0)[None, :]
-        total = total * factor
-        if offsets is not None:
-            offset = tl.load(offsets + rows, live, 0).to(tl.int64)
-            total += offset[:, None] * tl.load(sums + column, exist, 0)[None, :]
-    elif ROW_RESTS:
-        total += tl.load(rests + column, exist, 0.0)[None, :]
-        if offsets is not None:
-            offset = tl.load(offsets + rows, live, 0).to(tl.float32)
-            total += offset[:, None] * tl.load(sums + column, exist, 0.0)[None, :]
-    if PER_TOKEN == 2:
-        high, low = tl.split(total.reshape(total.shape[0], total.shape[1] // 2, 2))
-        total = 256 * high + low if INTEGERS else high + low
-    token = first_column // PER_TOKEN + tl.arange(0, total.shape[1])
-    tokens = columns // PER_TOKEN
     exist = token < tokens
     member = set_ * tokens.to(tl.int64) + token
-    value = total.to(tl.float32)
     if INTEGERS:
-        # Of a token's columns the last one counts once.
-        value *= tl.load(column_scales + member * PER_TOKEN + (PER_TOKEN - 1), exist, 0.0)[None, :]
+        total = (2 * total + tl.load(rests + member, exist, 0)[None, :]) * factor
+        if offsets is not None:
+            offset = tl.load(offsets + rows, live, 0).to(tl.int64)
+            total += offset[:, None] * tl.load(sums + member, exist, 0)[None, :]
+        value = total.to(tl.float32) * tl.load(token_scales + member, exist, 0.0)[None, :]
     else:
+        value = total
+        if ROW_RESTS:
+            value += tl.load(rests + member, exist, 0.0)[None, :]
+            if offsets is not None:
+                offset = tl.load(offsets + rows, live, 0).to(tl.float32)
+                value += offset[:, None] * tl.load(sums + member, exist, 0.0)[None, :]
         value *= factor
     if ROW_SCALES:
         value *= tl.load(scales + rows, live, 0.0).to(tl.float32)[:, None]
@@ -110,14 +106,14 @@ def combine(
     partials,
     scales,
     offsets,
-    column_scales,
+    token_scales,
     rests,
     sums,
     gates,
     out_scales,
     bias,
     y,
-    columns,
+    tokens,
     out_features,
     splits,
     factor,
@@ -129,20 +125,27 @@ def combine(
     ROW_RESTS: tl.constexpr,
     PER_TOKEN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
-    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_TOKENS: tl.constexpr,
 ):
-    """Adds the parts [splits, columns, out_features] of a product in ascending order, and finishes it."""
+    """Adds the parts of a product in ascending order, and finishes it.
+
+    Args:
+        partials: [splits, tokens * PER_TOKEN, out_features], of columns where INTEGERS, else of tokens.
+    """
     segment, first_row, end = segment_of(tl.program_id(1), SEGMENTS, BLOCK_ROWS)
-    first_column = tl.program_id(0) * BLOCK_COLUMNS
     rows = first_row + tl.arange(0, BLOCK_ROWS)
-    column = first_column + tl.arange(0, BLOCK_COLUMNS)
+    first_token = tl.program_id(0) * BLOCK_TOKENS
+    columns = tokens.to(tl.int64) * PER_TOKEN
+    column = first_token * PER_TOKEN + tl.arange(0, BLOCK_TOKENS * PER_TOKEN)
     exist = (rows < end)[:, None] & (column < columns)[None, :]
     at = partials + column.to(tl.int64)[None, :] * out_features + rows[:, None]
     total = tl.load(at, exist, 0)
     for split in range(1, splits):
-        total += tl.load(at + split * columns.to(tl.int64) * out_features, exist, 0)
+        total += tl.load(at + split * columns * out_features, exist, 0)
+    token = first_token + tl.arange(0, BLOCK_TOKENS)
     set_ = segment if SETS > 1 else 0
     finish(
-        total, rows, end, set_, first_column, scales, offsets, column_scales, rests, sums, gates, out_scales, bias, y,
-        columns, out_features, factor, EXPERTS, INTEGERS, ROW_SCALES, ROW_RESTS, PER_TOKEN,
+        join_columns(total.to(tl.int64), PER_TOKEN) if INTEGERS else total,
+        rows, end, set_, token, scales, offsets, token_scales, rests, sums, gates, out_scales, bias, y,
+        tokens, out_features, factor, EXPERTS, INTEGERS, ROW_SCALES, ROW_RESTS,
     )  # fmt: skip

@@ -46,11 +46,10 @@ def exact(
     BYTES: tl.constexpr = 128  # of a block
     segment, first_row, end = segment_of(tl.program_id(1), SEGMENTS, BLOCK_ROWS)
     set_ = segment if SETS > 1 else 0
-    first_column = tl.program_id(0) * BLOCK_COLUMNS
     padded = tl.cdiv(in_features, _SPAN_INPUTS) * _SPAN_INPUTS
     rows = first_row + tl.arange(0, BLOCK_ROWS)
     stored = tl.minimum(rows, end - 1).to(tl.int64)
-    token = first_column + tl.arange(0, BLOCK_COLUMNS)
+    token = tl.program_id(0) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     exist = token < tokens
     inputs = values + (set_ * tokens.to(tl.int64) + token) * padded
     blocks = weight + stored * (row_blocks * BYTES)
@@ -66,17 +65,13 @@ def exact(
         code = tl.zeros((BLOCK_ROWS, UNIT), tl.int32)
         digit = blocks
         for p in tl.static_range(len(WIDTHS)):
-            width: tl.constexpr = WIDTHS[p]
-            fields: tl.constexpr = 8 // width
-            start = (group // fields) * BYTES + chunk % CHUNKS * UNIT
+            start = group // (8 // WIDTHS[p]) * BYTES + chunk % CHUNKS * UNIT
             packed = tl.load(digit[:, None] + (start + byte)[None, :]).to(tl.int32) ^ 0x80
-            code = (code << width) + ((packed >> (group % fields * width)) & ((1 << width) - 1))
-            digit += tl.cdiv(in_features * width, _SPAN_INPUTS) * BYTES
+            own_digit = packed >> (group % (8 // WIDTHS[p]) * WIDTHS[p]) & ((1 << WIDTHS[p]) - 1)
+            code = (code << WIDTHS[p]) + own_digit
+            digit += tl.cdiv(in_features * WIDTHS[p], _SPAN_INPUTS) * BYTES
         weights = (2 * code - ((1 << BITS) - 1)) << DROPPED
-        if GROUP_UNITS > 0:
-            own_group = stored * groups + chunk // GROUP_UNITS
-        else:
-            own_group = stored
+        own_group = stored * groups + chunk // GROUP_UNITS if GROUP_UNITS > 0 else stored
         if offsets is not None:
             weights += tl.load(offsets + own_group).to(tl.int32)[:, None]
         own = tl.load(inputs[None, :] + (chunk * UNIT + byte)[:, None], exist[None, :], 0.0)
@@ -91,6 +86,6 @@ def exact(
         tl.store(at, total, (rows < end)[:, None] & exist[None, :])
     else:
         finish(
-            total, rows, end, set_, first_column, scales, None, None, None, None, gates, out_scales, bias, y, tokens,
-            out_features, 1.0, EXPERTS, False, scales is not None and GROUP_UNITS == 0, False, 1,
+            total, rows, end, set_, token, scales, None, None, None, None, gates, out_scales, bias, y, tokens,
+            out_features, 1.0, EXPERTS, False, scales is not None and GROUP_UNITS == 0, False,
         )  # fmt: skip

@@ -44,7 +44,6 @@ def correction_of(group, WIDTHS: tl.constexpr):
     """
     total = tl.zeros_like(group)
     for p in tl.static_range(len(WIDTHS)):
-        width: tl.constexpr = WIDTHS[p]
-        fields: tl.constexpr = 8 // width
-        total = (total << width) + tl.where(group % fields == fields - 1, 1, 1 - (1 << width))
+        topmost = group % (8 // WIDTHS[p]) == 8 // WIDTHS[p] - 1
+        total = (total << WIDTHS[p]) + tl.where(topmost, 1, 1 - (1 << WIDTHS[p]))
     return total

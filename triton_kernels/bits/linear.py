@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from lowbit.backends.triton_layout import row_blocks
 from torch import Tensor
 
-from lowbit.backends.triton_layout import row_blocks
-
 from ..launch import launch
-from .config import GEMV_TOKENS, Config, config, row_tiles
+from .config import Config, config, row_tiles
 from .epilogue import combine
 from .exact import exact
 from .layer import BitsLayer
@@ -29,19 +28,28 @@ def bits_linear(x: Tensor, layer: BitsLayer, precision: int, activation_bits: in
     y = torch.empty(tokens, layer.out_features, dtype=x.dtype, device=x.device)
     if tokens == 0:
         return y
-    plan = config(
-        layer.segments, layer.in_features, tokens, kind.columns, multiprocessors(x.device), exact=kind.exact
-    )
     if kind.exact:
-        unit, integers = EXACT_UNIT, False
+        form, unit = "exact", EXACT_UNIT
+    elif layer.grouped or kind.by_groups or layer.in_features > MAX_WHOLE_INPUTS:
+        form, unit = "scaled", 32 if layer.grouped and layer.group_size % 128 else 128
     else:
-        unit = 32 if layer.grouped and layer.group_size % 128 else 128
-        integers = not (layer.grouped or kind.by_groups or layer.in_features > MAX_WHOLE_INPUTS)
+        form, unit = "integers", 128
+    integers = form == "integers"
+    plan = config(
+        layer.segments,
+        layer.in_features,
+        tokens,
+        kind.columns,
+        multiprocessors(x.device),
+        form,
+        max(layer.widths),
+    )
     columns = stage(x, layer, kind, unit if layer.grouped else 0, integers)
     if plan.splits == 1:
         target = y
     else:
-        shape = (plan.splits, tokens * kind.columns, layer.out_features)
+        parts = tokens * (kind.columns if integers else 1)
+        shape = (plan.splits, parts, layer.out_features)
         target = torch.empty(shape, dtype=torch.int32 if integers else torch.float32, device=x.device)
     _multiply(target, layer, kind, columns, plan, unit, integers, tokens)
     if plan.splits > 1:
@@ -72,8 +80,11 @@ def _multiply(
     integers: bool,
     tokens: int,
 ) -> None:
-    count = tokens * kind.columns
-    grid = (-(-count // plan.block_columns), row_tiles(layer.segments, plan.block_rows), plan.splits)
+    grid = (
+        -(-tokens * kind.columns // plan.block_columns),
+        row_tiles(layer.segments, plan.block_rows),
+        plan.splits,
+    )
     sizes = (
         layer.out_features,
         layer.in_features,
@@ -94,7 +105,7 @@ def _multiply(
         "num_warps": plan.warps,
         "num_stages": plan.stages,
     }
-    ends = (columns.gates, layer.out_scales, layer.bias, target, count)
+    ends = (columns.gates, layer.out_scales, layer.bias, target, tokens)
     if kind.exact:
         launch(
             exact,
@@ -117,15 +128,14 @@ def _multiply(
         columns.codes,
         layer.scales,
         layer.offsets,
-        columns.column_scales,
+        columns.token_scales,
         columns.rests,
         columns.sums,
         *ends,
         *sizes,
         _factor(layer, kind, integers),
-        COLUMN_GROUPS=kind.by_groups,
+        TOKEN_GROUPS=kind.by_groups,
         INTEGERS=integers,
-        DEFERRED=tokens <= GEMV_TOKENS,
         PER_TOKEN=kind.columns,
         **common,
     )
@@ -134,21 +144,21 @@ def _multiply(
 def _combine(
     y: Tensor, parts: Tensor, layer: BitsLayer, kind: Kind, columns: Columns, plan: Config, integers: bool
 ) -> None:
-    rows, width = 64, 16
+    rows, width = 64, 8
     launch(
         combine,
-        (-(-parts.shape[1] // width), row_tiles(layer.segments, rows)),
+        (-(-y.shape[0] // width), row_tiles(layer.segments, rows)),
         parts,
         layer.scales,
         None if kind.exact else layer.offsets,
-        columns.column_scales,
+        columns.token_scales,
         columns.rests,
         columns.sums,
         columns.gates,
         layer.out_scales,
         layer.bias,
         y,
-        parts.shape[1],
+        y.shape[0],
         layer.out_features,
         plan.splits,
         _factor(layer, kind, integers),
@@ -158,8 +168,8 @@ def _combine(
         INTEGERS=integers,
         ROW_SCALES=layer.scales is not None and not layer.grouped,
         ROW_RESTS=not (layer.grouped or integers or kind.exact),
-        PER_TOKEN=kind.columns,
+        PER_TOKEN=kind.columns if integers else 1,
         BLOCK_ROWS=rows,
-        BLOCK_COLUMNS=width,
+        BLOCK_TOKENS=width,
         num_warps=4,
     )

@@ -1,7 +1,7 @@
-"""Activations as the products read them: gates, x * in_mix, and quantisation; one program per token and set.
+"""Activations as the products read them: gates, x * in_mix, quantisation; one program per token and set.
 
-A set is one prepared input. Segments of a fused layer share x; with experts each has a set of its own, because
-its input scales differ.
+A set is one prepared input. Segments of a fused layer share x; with experts each has a set of its own,
+because its input scales differ.
 
 The quantisers are those of lowbit.formats.activations, bit for bit. Multiplications that are followed by an
 addition there are written as `fma(a, b, 0)`: compilers may fuse a plain product with the sum behind it, which
@@ -25,7 +25,7 @@ def prologue(
     router,
     in_scales,
     codes,
-    column_scales,
+    token_scales,
     rests,
     sums,
     gates,
@@ -51,7 +51,7 @@ def prologue(
         sum_factor: of `sums`: 1 / (2^(B - b + 1)), what an offset counts in units of the product.
         EXPERTS: 0 without input scales, 1 with static ones.
         UNIT: inputs per value of `rests` and `sums`, 0 for the row.
-        INTEGERS: rests and sums are int32 sums of codes.
+        INTEGERS: rests and sums are int64 sums of codes, of rows.
         BLOCK, ROUTE: inputs handled at a time, powers of two from 1024; with the router.
     """
     token = tl.program_id(0).to(tl.int64)
@@ -96,57 +96,51 @@ def prologue(
     TWO_COLUMNS: tl.constexpr = QUANTIZED and (
         ACTIVATION_BITS == 8 or (ACTIVATION_BITS == 0 and PRECISION != FAST)
     )
-    COLUMNS: tl.constexpr = 2 if TWO_COLUMNS else 1
-    row_rests = tl.zeros((BLOCK // 128,), tl.int32 if INTEGERS else tl.float32)
+    row_rests = tl.zeros((BLOCK // 128,), tl.int64 if INTEGERS else tl.float32)
     row_sums = row_rests
-    low_rests = row_rests
-    low_sums = row_rests
     for first in range(0, padded, BLOCK):
         z = _scaled(x, in_scales, gate, lanes, first, x_column_stride, in_features, EXPERTS, BLOCK)
         groups = first // 128 + tl.arange(0, BLOCK // 128)
+        exist = groups * 128 < padded
         inputs = groups[:, None] * 128 + tl.arange(0, 128)[None, :]
-        if not QUANTIZED:
-            z = tl.where(live, z, float("nan"))
-            tl.store(codes + member * padded + inputs, z, inputs < padded)
-        else:
+        if QUANTIZED:
             group_amax = tl.max(_magnitude(z), 1) if PER_GROUP else tl.zeros_like(groups) + amax
             code, scale = _quantize(z, group_amax, live, PRECISION, ACTIVATION_BITS)
             code = tl.where(inputs < in_features, code, 0)
-            high = (code + 128) >> 8
-            for c in tl.static_range(COLUMNS):
-                # A code is its one column, or 256 times the first plus the second.
-                column = member * COLUMNS + c
-                part = code if COLUMNS == 1 else (high if c == 0 else code - 256 * high)
-                column_scale = scale * 256.0 if c + 1 < COLUMNS else scale
-                tl.store(codes + column * padded + inputs, part.to(tl.int8), inputs < padded)
-                if PER_GROUP:
-                    tl.store(
-                        column_scales + column * (padded // 128) + groups, column_scale, groups * 128 < padded
-                    )
-                elif first == 0:
-                    tl.store(column_scales + column, tl.max(column_scale, 0))
-                if UNIT > 0:
-                    _store_unit_sums(
-                        part, groups, column_scale, rests, sums, column, padded, sum_factor, WIDTHS, UNIT
-                    )
+            if TWO_COLUMNS:
+                high = (code + 128) >> 8
+                at = codes + 2 * member * padded + inputs
+                tl.store(at, high.to(tl.int8), exist[:, None])
+                tl.store(at + padded, (code - 256 * high).to(tl.int8), exist[:, None])
+            else:
+                tl.store(codes + member * padded + inputs, code.to(tl.int8), exist[:, None])
+            if PER_GROUP:
+                tl.store(token_scales + member * (padded // 128) + groups, scale, exist)
+            elif first == 0:
+                tl.store(token_scales + member, tl.max(scale, 0))
+            correction = correction_of(groups, WIDTHS)
+            if UNIT > 0:
+                PER_GROUP_UNITS: tl.constexpr = 128 // UNIT
+                total = tl.sum(code.reshape(BLOCK // 128, PER_GROUP_UNITS, UNIT), 2)
+                scaled = scale[:, None] * total.to(tl.float32)
+                units = groups[:, None] * PER_GROUP_UNITS + tl.arange(0, PER_GROUP_UNITS)[None, :]
+                at = member * (padded // UNIT) + units
+                tl.store(rests + at, scaled * (0.5 * correction[:, None].to(tl.float32)), exist[:, None])
+                tl.store(sums + at, scaled * sum_factor, exist[:, None])
+            else:
+                total = tl.sum(code, 1)
+                if INTEGERS:
+                    row_rests += (total * correction).to(tl.int64)
+                    row_sums += total.to(tl.int64)
                 else:
-                    total = tl.sum(part, 1)
-                    rest = total * correction_of(groups, WIDTHS)
-                    if not INTEGERS:
-                        rest = 0.5 * column_scale * rest.to(tl.float32)
-                        total = sum_factor * column_scale * total.to(tl.float32)
-                    if c + 1 < COLUMNS or COLUMNS == 1:
-                        row_rests += rest
-                        row_sums += total
-                    else:
-                        low_rests += rest
-                        low_sums += total
+                    scaled = scale * total.to(tl.float32)
+                    row_rests += scaled * (0.5 * correction.to(tl.float32))
+                    row_sums += scaled * sum_factor
+        else:
+            tl.store(codes + member * padded + inputs, tl.where(live, z, float("nan")), exist[:, None])
     if QUANTIZED and UNIT == 0:
-        tl.store(rests + member * COLUMNS, tl.sum(row_rests, 0))
-        tl.store(sums + member * COLUMNS, tl.sum(row_sums, 0))
-        if COLUMNS == 2:
-            tl.store(rests + member * COLUMNS + 1, tl.sum(low_rests, 0))
-            tl.store(sums + member * COLUMNS + 1, tl.sum(low_sums, 0))
+        tl.store(rests + member, tl.sum(row_rests, 0))
+        tl.store(sums + member, tl.sum(row_sums, 0))
 
 
 @triton.jit
@@ -192,28 +186,3 @@ def _quantize(z, amax_bits, live, PRECISION: tl.constexpr, ACTIVATION_BITS: tl.c
         upper = tl.minimum(tl.maximum(upper, 0.0), LARGEST)
         code = tl.where(inverse != 0.0, 2 * upper.to(tl.int32) - (2**ACTIVATION_BITS - 1), 0)
     return code, scale
-
-
-@triton.jit
-def _store_unit_sums(
-    part,
-    groups,
-    column_scale,
-    rests,
-    sums,
-    column,
-    padded,
-    sum_factor,
-    WIDTHS: tl.constexpr,
-    UNIT: tl.constexpr,
-):
-    """rests and sums of the units of 128 or 32 inputs in `part`, int32 [groups, 128]."""
-    PER_GROUP: tl.constexpr = 128 // UNIT
-    total = tl.sum(part.reshape(part.shape[0], PER_GROUP, UNIT), 2)
-    scaled = column_scale[:, None] * total.to(tl.float32)
-    correction = 0.5 * correction_of(groups, WIDTHS).to(tl.float32)
-    units = groups[:, None] * PER_GROUP + tl.arange(0, PER_GROUP)[None, :]
-    at = column * (padded // UNIT) + units
-    exist = groups[:, None] * 128 < padded
-    tl.store(rests + at, scaled * correction[:, None], exist)
-    tl.store(sums + at, scaled * sum_factor, exist)

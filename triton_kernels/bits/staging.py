@@ -39,20 +39,20 @@ class Kind(NamedTuple):
 class Columns(NamedTuple):
     """Activations of all tokens, one set per segment with experts, else one for all.
 
-    Kp is in_features rounded up to 1024; inputs that pad have code 0. A token with a non-finite activation has
-    codes 0 and scales NaN.
+    Kp is in_features rounded up to 1024; inputs that pad have code 0. A token with a non-finite activation
+    has codes 0 and scales NaN.
 
-        codes          int8 [sets, M * columns, Kp], or for `exact` the values, float32, of which such a token
-                       has only NaN
-        column_scales  float32 [sets, M * columns, 1 or Kp / 128]; 256 is part of the first of two columns'
-        rests          what products with stored digits lack (fields.correction_of), in units of such a product:
-                       float32 [sets, M * columns, units], or for sums in integers twice that, int32, unscaled
-        sums           the same of what offsets are multiplied by
-        gates          float32 [sets, M, experts] of mixed scales
+        codes         int8 [sets, M * columns, Kp], or for `exact` the values, float32, of which such a token
+                      has only NaN
+        token_scales  float32 [sets, M, 1 or Kp / 128]
+        rests         what products with stored digits lack (fields.correction_of), in units of a product:
+                      float32 [sets, M, units], or for sums in integers twice that, int64, unscaled
+        sums          the same of what offsets are multiplied by
+        gates         float32 [sets, M, experts] of mixed scales
     """
 
     codes: Tensor
-    column_scales: Tensor | None
+    token_scales: Tensor | None
     rests: Tensor | None
     sums: Tensor | None
     gates: Tensor | None
@@ -63,7 +63,6 @@ def stage(x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool) ->
     tokens, in_features = x.shape
     sets = layer.sets
     padded = -(-in_features // SPAN_INPUTS) * SPAN_INPUTS
-    columns = tokens * kind.columns
 
     def empty(dtype: torch.dtype, *shape: int) -> Tensor:
         return torch.empty(sets, *shape, dtype=dtype, device=x.device)
@@ -73,12 +72,12 @@ def stage(x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool) ->
         out = Columns(empty(torch.float32, tokens, padded), None, None, None, gates)
     else:
         units = padded // unit if unit else 1
-        dtype = torch.int32 if integers else torch.float32
+        dtype = torch.int64 if integers else torch.float32
         out = Columns(
-            empty(torch.int8, columns, padded),
-            empty(torch.float32, columns, padded // GROUP_INPUTS if kind.by_groups else 1),
-            empty(dtype, columns, units),
-            empty(dtype, columns, units),
+            empty(torch.int8, tokens * kind.columns, padded),
+            empty(torch.float32, tokens, padded // GROUP_INPUTS if kind.by_groups else 1),
+            empty(dtype, tokens, units),
+            empty(dtype, tokens, units),
             gates,
         )
     block, route = prologue_blocks(in_features, layer.experts)

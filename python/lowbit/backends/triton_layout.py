@@ -1,21 +1,21 @@
 """How the Triton kernels of the families signs and planes hold bits, in plain torch.
 
-The unsigned code of a weight (B bits) is cut into digits of 4, 2 and 1 bits, most significant first. A digit of
-width w lies F = 8 / w to a byte, in blocks of 128 bytes of one row:
+The unsigned code of a weight (B bits) is cut into digits of 4, 2 and 1 bits, most significant first. A digit
+of width w lies F = 8 / w to a byte, in blocks of 128 bytes of one row:
 
     block s         byte 0     byte 1     ...   byte 127
     bits w f ..     digit of input 128 (F s + f) + byte            f = 0 .. F - 1
 
            field 0        field 1            field F - 1
-    | 128 inputs   | 128 inputs   |  ...  | 128 inputs   |         of which each is one byte column of the block
+    | 128 inputs   | 128 inputs   |  ...  | 128 inputs   |         each in the same 128 bytes
 
-so that `block & (mask << w f)` is the field in place, 2^(w f) times its digit, and one product with 128 inputs in
-their own order. The top bit of every byte is stored inverted: read as a signed byte, the topmost field is then
-2^(w (F - 1)) times (digit - 2^(w - 1)), and no field needs another instruction than its mask.
+so that `block & (mask << w f)` is the field in place, 2^(w f) times its digit, and one product with 128
+inputs in their own order. The top bit of every byte is stored inverted: read as a signed byte, the topmost field
+is then 2^(w (F - 1)) times (digit - 2^(w - 1)), and no field needs another instruction than its mask.
 
     row     all blocks of its first digit, then those of the next: R blocks
-    weight  uint8 [B, digits, blocks, 128]     rows one behind the other; the first two sizes say how a code is
-                                               cut; blocks of zeros behind the last row fill the shape
+    weight  uint8 [B, digits, blocks, 128]     rows one behind the other; the first two sizes say how a code
+                                               is cut; blocks of zeros behind the last row fill the shape
 
 Inputs that pad have digit 0. Scales and offsets stay as they are in the checkpoint.
 """
