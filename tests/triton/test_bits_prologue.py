@@ -13,6 +13,12 @@ from triton_kernels.bits.staging import Kind, stage
 KINDS = [Kind(0, 0), Kind(1, 0), *(Kind(0, activation_bits) for activation_bits in range(1, 9))]
 
 
+def staged_by(*arguments):
+    columns, call = stage(*arguments)
+    call.run()
+    return columns
+
+
 def expected(z, kind):
     if kind.bits:
         return quantize_bipolar(z, kind.bits)
@@ -35,7 +41,7 @@ def check_codes_and_scales(kind, k):
     x = cases.activations(4, k, torch.float16, 5, "every second")
     x[1, k // 2] = float("nan")
     x[2] = 0
-    staged = stage(x, layer.staged(), kind, 0, not kind.by_groups)
+    staged = staged_by(x, layer.staged(), kind, 0, not kind.by_groups)
     quantized = expected(x.float() * layer.packed.in_scales, kind)
     columns = staged.codes[0].reshape(4, kind.columns, -1).long()
     codes = columns[:, 0] if kind.columns == 1 else 256 * columns[:, 0] + columns[:, 1]
@@ -54,7 +60,7 @@ def test_ties_round_to_even():
     x = torch.zeros(1, 128)
     halves = torch.arange(-60, 60) + 0.5
     x[0, :120], x[0, 127] = halves, 127.0
-    staged = stage(x, bits.make("signs", 3, 128).staged(), Kind(0, 0), 0, False)
+    staged = staged_by(x, bits.make("signs", 3, 128).staged(), Kind(0, 0), 0, False)
     assert torch.equal(staged.codes[0, 0, :120].float(), halves.round())
 
 
@@ -69,7 +75,7 @@ def test_gates(experts):
         router=router, in_scales=torch.rand(shape, generator=generator), out_scales=torch.ones(experts, 3)
     )
     x = cases.activations(5, 1500, torch.bfloat16, 2)
-    staged = stage(x, staged_layer, Kind(2, 0), 0, False)
+    staged = staged_by(x, staged_layer, Kind(2, 0), 0, False)
     gates = torch.softmax(x.double() @ router.double().T, dim=-1)
     torch.testing.assert_close(staged.gates[0].double(), gates, rtol=1e-5, atol=1e-7)
     z = x.double() * (gates @ staged_layer.in_scales.double())

@@ -69,7 +69,7 @@ def finish(
     """
     live = rows < end
     exist = token < tokens
-    member = set_ * tokens.to(tl.int64) + token
+    member = set_ * tl.cast(tokens, tl.int64) + token
     if INTEGERS:
         total = (2 * total + tl.load(rests + member, exist, 0)[None, :]) * factor
         if offsets is not None:
@@ -135,7 +135,7 @@ def combine(
     segment, first_row, end = segment_of(tl.program_id(1), SEGMENTS, BLOCK_ROWS)
     rows = first_row + tl.arange(0, BLOCK_ROWS)
     first_token = tl.program_id(0) * BLOCK_TOKENS
-    columns = tokens.to(tl.int64) * PER_TOKEN
+    columns = tl.cast(tokens, tl.int64) * PER_TOKEN
     column = first_token * PER_TOKEN + tl.arange(0, BLOCK_TOKENS * PER_TOKEN)
     exist = (rows < end)[:, None] & (column < columns)[None, :]
     at = partials + column.to(tl.int64)[None, :] * out_features + rows[:, None]

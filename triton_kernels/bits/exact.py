@@ -51,7 +51,7 @@ def exact(
     stored = tl.minimum(rows, end - 1).to(tl.int64)
     token = tl.program_id(0) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     exist = token < tokens
-    inputs = values + (set_ * tokens.to(tl.int64) + token) * padded
+    inputs = values + (set_ * tl.cast(tokens, tl.int64) + token) * padded
     blocks = weight + stored * (row_blocks * BYTES)
     byte = tl.arange(0, UNIT)
     CHUNKS: tl.constexpr = BYTES // UNIT
@@ -81,7 +81,7 @@ def exact(
         total += more
 
     if SPLIT:
-        parts = y + tl.program_id(2) * tokens.to(tl.int64) * out_features
+        parts = y + tl.program_id(2) * tl.cast(tokens, tl.int64) * out_features
         at = parts + token.to(tl.int64)[None, :] * out_features + rows[:, None]
         tl.store(at, total, (rows < end)[:, None] & exist[None, :])
     else:

@@ -181,7 +181,7 @@ def product(
     blocks = weight + stored * (row_blocks * BYTES)
     first_token = tl.program_id(0) * TOKENS
     token = first_token + tl.arange(0, TOKENS)
-    columns = tokens.to(tl.int64) * PER_TOKEN
+    columns = tl.cast(tokens, tl.int64) * PER_TOKEN
     column = first_token * PER_TOKEN + tl.arange(0, BLOCK_COLUMNS)
     exist = column < columns
     inputs = codes + (set_ * columns + column) * padded
@@ -191,7 +191,7 @@ def product(
         total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.int32)
     else:
         total = tl.zeros((BLOCK_ROWS, TOKENS), tl.float32)
-        member = set_ * tokens.to(tl.int64) + token
+        member = set_ * tl.cast(tokens, tl.int64) + token
         unit_values = member * (padded // UNIT)
         row_values = stored * groups
     for p in tl.static_range(len(WIDTHS)):
@@ -231,7 +231,7 @@ def product(
         row, across, width_ = (
             rows,
             column if INTEGERS else token,
-            columns if INTEGERS else tokens.to(tl.int64),
+            columns if INTEGERS else tl.cast(tokens, tl.int64),
         )
         at = y + (tl.program_id(2) * width_ + across)[None, :] * out_features + row[:, None]
         tl.store(at, total, (rows < end)[:, None] & (across < width_)[None, :])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..launch import launch
+from .call import Call
 from .config import SPAN_INPUTS, prologue_blocks
 from .layer import BitsLayer
 from .prologue import EXACT, FAST, prologue
@@ -58,8 +58,11 @@ class Columns(NamedTuple):
     gates: Tensor | None
 
 
-def stage(x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool) -> Columns:
-    """Prepares x [M, K] for a product with `unit` inputs per value of rests and sums (0: the row)."""
+def stage(x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool) -> tuple[Columns, Call]:
+    """Where x [M, K] is prepared for a product, and what does it; `unit` inputs per value of rests and sums.
+
+    A unit of 0 is the row.
+    """
     tokens, in_features = x.shape
     sets = layer.sets
     padded = -(-in_features // SPAN_INPUTS) * SPAN_INPUTS
@@ -81,26 +84,17 @@ def stage(x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool) ->
             gates,
         )
     block, route = prologue_blocks(in_features, layer.experts)
-    launch(
-        prologue,
-        (tokens, sets),
-        x,
-        layer.router,
-        layer.in_scales,
-        *out,
-        x.stride(0),
-        x.stride(1),
-        in_features,
-        padded,
-        2.0 ** -(layer.dropped_bits + 1),
-        EXPERTS=layer.experts,
-        PRECISION=kind.precision,
-        ACTIVATION_BITS=kind.bits,
-        WIDTHS=layer.widths,
-        UNIT=unit,
-        INTEGERS=integers,
-        BLOCK=block,
-        ROUTE=route,
-        num_warps=8,
-    )
-    return out
+    arguments = (x, layer.router, layer.in_scales, *out, x.stride(0), x.stride(1), in_features, padded)
+    constexprs = {
+        "EXPERTS": layer.experts,
+        "PRECISION": kind.precision,
+        "ACTIVATION_BITS": kind.bits,
+        "WIDTHS": layer.widths,
+        "UNIT": unit,
+        "INTEGERS": integers,
+        "BLOCK": block,
+        "ROUTE": route,
+    }
+    offset_factor = 2.0 ** -(layer.dropped_bits + 1)
+    grid = (tokens, sets)
+    return out, Call(prologue, grid, (*arguments, offset_factor), constexprs, {"num_warps": 8})

@@ -10,8 +10,8 @@ of width w lies F = 8 / w to a byte, in blocks of 128 bytes of one row:
     | 128 inputs   | 128 inputs   |  ...  | 128 inputs   |         each in the same 128 bytes
 
 so that `block & (mask << w f)` is the field in place, 2^(w f) times its digit, and one product with 128
-inputs in their own order. The top bit of every byte is stored inverted: read as a signed byte, the topmost field
-is then 2^(w (F - 1)) times (digit - 2^(w - 1)), and no field needs another instruction than its mask.
+inputs in their own order. The top bit of every byte is stored inverted: read as a signed byte, the topmost
+field is then 2^(w (F - 1)) times (digit - 2^(w - 1)), and no field needs another instruction than its mask.
 
     row     all blocks of its first digit, then those of the next: R blocks
     weight  uint8 [B, digits, blocks, 128]     rows one behind the other; the first two sizes say how a code
