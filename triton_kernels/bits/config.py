@@ -52,10 +52,11 @@ def config(
         widest: bits of the widest digit.
     """
     columns = tokens * columns_per_token
-    # Digits of more than one bit are multiplied several blocks at a time, which are one stage.
-    stages = 3 if widest == 1 else 2
+    # Digits of several bits are multiplied several blocks at a time, which are one stage; scales inside a row
+    # need the registers that addresses of a third stage take.
+    stages = 3 if form == "integers" and widest == 1 else 2
     if form == "exact":
-        rows, width, warps, stages = 32, 16, 4, 2
+        rows, width, warps = 32, 16, 4
     elif columns <= 8:
         rows, width, warps = 128, 8, 4
     else:

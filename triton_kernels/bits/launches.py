@@ -96,7 +96,8 @@ def _product(name: str, layer: BitsLayer, kind: Kind, tokens: int) -> Launch:
     call = _calls(layer, kind, tokens)[1]
     inputs = call.constexprs["UNIT"]
     if call.kernel is product:
-        # A loop unrolls as many blocks as its digits have bits, or half of them where there are offsets.
-        halved = layer.offsets is not None and layer.grouped and layer.widths[0] > 1
+        # The loop of the first digit takes a span at a time, or half of it where registers would not do.
+        heavy = (layer.offsets is not None and layer.grouped) or len(layer.widths) > 1
+        halved = heavy and not call.constexprs["INTEGERS"] and layer.widths[0] > 1
         inputs *= SPAN_INPUTS // 128 // (2 if halved else 1)
     return call.ahead_of_time(name, call.constexprs["BLOCK_ROWS"] * inputs)

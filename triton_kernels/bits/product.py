@@ -187,6 +187,8 @@ def product(
     inputs = codes + (set_ * columns + column) * padded
     first_span = tl.program_id(2) * split_spans
 
+    # Whether registers allow to unroll a whole span.
+    LIGHT: tl.constexpr = (offsets is None or GROUP_UNITS == 0) and len(WIDTHS) == 1
     if INTEGERS:
         total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.int32)
     else:
@@ -222,7 +224,7 @@ def product(
                 GROUP_UNITS,
                 TOKEN_GROUPS,
                 p + 1 == len(WIDTHS),
-                WIDTHS[p] if offsets is None or GROUP_UNITS == 0 else (WIDTHS[p] + 1) // 2,
+                WIDTHS[p] if LIGHT else (WIDTHS[p] + 1) // 2,
                 PER_TOKEN,
             )
         blocks += count * BYTES

@@ -22,6 +22,8 @@ Inputs that pad have digit 0. Scales and offsets stay as they are in the checkpo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -40,7 +42,7 @@ def digit_blocks(in_features: int, width: int) -> int:
     return -(-in_features * width // SPAN_INPUTS)
 
 
-def row_blocks(in_features: int, widths: list[int]) -> int:
+def row_blocks(in_features: int, widths: Sequence[int]) -> int:
     """R: blocks of a row."""
     return sum(digit_blocks(in_features, width) for width in widths)
 
