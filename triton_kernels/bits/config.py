@@ -57,11 +57,10 @@ def config(
     stages = 3 if form == "integers" and widest == 1 else 2
     if form == "exact":
         rows, width, warps = 32, 16, 4
-    elif columns <= 8:
-        rows, width, warps = 128, 8, 4
     else:
-        # Without a second column to join at once, sums of 16 columns in four warps spill.
-        rows, width, warps = 128, 16, 8 if form == "scaled" and columns_per_token == 1 else 4
+        # Without a second column to join at once, scaled sums of 16 columns spill.
+        narrow = columns <= 8 or (form == "scaled" and columns_per_token == 1)
+        rows, width, warps = 128, 8 if narrow else 16, 4
     programs = row_tiles(segments, rows)
     if tokens > GEMV_TOKENS:
         programs *= -(-columns // width)
@@ -74,6 +73,6 @@ def config(
 def prologue_blocks(in_features: int, experts: int) -> tuple[int, int]:
     """Inputs that the prologue handles at a time, and with how many the router does: powers of two."""
     padded = -(-in_features // SPAN_INPUTS) * SPAN_INPUTS
-    block = min(1 << (padded - 1).bit_length(), 4096)
+    block = min(1 << (padded - 1).bit_length(), 2048)
     lanes = 1 << max(experts - 1, 0).bit_length()
     return block, max(128, min(block, 8192 // lanes))
