@@ -1,6 +1,7 @@
 # make demo   a real language model, binarised and generated from, beside the original
 # make test   every check: format, lint, types, tests
 # make cuda-report   what the compiled GPU kernels are made of, and the time they are estimated to take
+# make triton-report   what the Triton kernels are compiled to, for every target
 # All prepare .venv and build the package first; both work in a fresh clone with Python, pip and g++.
 
 SHELL := /bin/bash
@@ -14,7 +15,7 @@ export CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=ON -DLOWBIT_BUILD_EMULATED=ON -DCMAKE_C
 # The demo runs on the CPU: it does not wait for the GPU kernels' compilers.
 demo: CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=OFF -DLOWBIT_BUILD_EMULATED=OFF
 
-.PHONY: demo test build bench cuda-report lint format clean
+.PHONY: demo test build bench cuda-report triton-report lint format clean
 
 demo: build
 	$(BIN)/python benchmarks/demo.py
@@ -27,6 +28,9 @@ bench: build
 
 cuda-report: build
 	PYTHONPATH=benchmarks $(BIN)/python -m cuda_report
+
+triton-report: build
+	PYTHONPATH=benchmarks $(BIN)/python -m triton_report
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check $(PY)

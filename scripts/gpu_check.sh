@@ -27,11 +27,11 @@ step device "$python" -c "import torch; assert torch.cuda.is_available(), 'no GP
 limit=400 step build "$python" -m pip install --no-build-isolation --no-deps --editable .
 step info "$python" -c "import lowbit; print(lowbit.info())"
 step fragments "$python" -m pytest tests/cuda/test_fragments.py -rs
-step tests "$python" -m pytest tests/cuda/test_gpu.py -rs --junitxml "$out/tests.xml"
+step tests "$python" -m pytest tests/ops -m gpu -rs --junitxml "$out/tests.xml"
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 if [ -n "$sanitizer" ]; then
-  step memcheck "$sanitizer" --tool memcheck --error-exitcode 9 "$python" -m pytest tests/cuda/test_gpu.py -k "test_graph or test_planes"
-  step racecheck "$sanitizer" --tool racecheck --error-exitcode 9 "$python" -m pytest tests/cuda/test_gpu.py -k "test_a_row"
+  step memcheck "$sanitizer" --tool memcheck --error-exitcode 9 "$python" -m pytest tests/ops -m gpu -k "test_graph or test_planes"
+  step racecheck "$sanitizer" --tool racecheck --error-exitcode 9 "$python" -m pytest tests/ops -m gpu -k "test_a_row"
 else
   echo "compute-sanitizer is not installed: skipped" | tee -a "$out/summary.txt"
 fi
