@@ -3,20 +3,21 @@
 # make rivals  install what `make kernels` compares with: llama.cpp and others
 # make asm-report    instructions per weight of every hot loop of the CPU kernels
 # make cuda-report   what the compiled GPU kernels are made of, and the time they are estimated to take
+# make triton-report   what the Triton kernels are compiled to, for every target
 # All prepare .venv and build the package first; both work in a fresh clone with Python, pip and g++.
 
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 CPP := $(shell find csrc tests examples -name '*.h' -o -name '*.cpp' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
-PY := setup.py python tests benchmarks
+PY := setup.py python triton_kernels tests benchmarks
 
 # The GPU kernels are built for the emulated device as well, and a warning or a register spill is an error.
 export CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=ON -DLOWBIT_BUILD_EMULATED=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 # The demo runs on the CPU: it does not wait for the GPU kernels' compilers.
 demo: CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=OFF -DLOWBIT_BUILD_EMULATED=OFF
 
-.PHONY: demo test build bench kernels rivals asm-report cuda-report lint format clean
+.PHONY: demo test build bench kernels rivals asm-report cuda-report triton-report lint format clean
 
 demo: build
 	$(BIN)/python benchmarks/demo.py
@@ -41,6 +42,9 @@ asm-report: build
 
 cuda-report: build
 	PYTHONPATH=benchmarks $(BIN)/python -m cuda_report
+
+triton-report: build
+	PYTHONPATH=benchmarks $(BIN)/python -m triton_report
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check $(PY)

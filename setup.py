@@ -18,10 +18,12 @@ import sysconfig
 from pathlib import Path
 from typing import ClassVar
 
-from setuptools import Command, Distribution, setup
+from setuptools import Command, Distribution, find_packages, setup
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
+# The bare name belongs to another package, for which inference engines look.
+TRITON_KERNELS = "lowbit.triton_kernels"
 PREFIX = Path("lowbit")  # everything native is installed below the package
 # One folder for editable installs and wheels, so that neither compiles what the other has.
 BUILD = ROOT / "build" / f"cmake-{sysconfig.get_config_var('SOABI')}"
@@ -163,4 +165,14 @@ class Build(build):
         super().run()
 
 
-setup(distclass=NativeDistribution, ext_modules=[], cmdclass={"build": Build, "build_native": BuildNative})
+setup(
+    distclass=NativeDistribution,
+    ext_modules=[],
+    cmdclass={"build": Build, "build_native": BuildNative},
+    packages=[
+        *find_packages("python"),
+        TRITON_KERNELS,
+        *(f"{TRITON_KERNELS}.{name}" for name in find_packages("triton_kernels")),
+    ],
+    package_dir={"": "python", TRITON_KERNELS: "triton_kernels"},
+)

@@ -27,12 +27,12 @@ step device 20 "$python" -c "import torch; assert torch.cuda.is_available(), 'no
 step build 240 "$python" -m pip install --no-build-isolation --no-deps --editable .
 step info 20 "$python" -c "import lowbit; print(lowbit.info())"
 step fragments 30 "$python" -m pytest tests/cuda/test_fragments.py -rs
-step tests 100 "$python" -m pytest tests/cuda/test_gpu.py -rs --junitxml "$out/tests.xml"
+step tests 100 "$python" -m pytest tests/ops -m gpu -rs --junitxml "$out/tests.xml"
 step benchmarks 60 "$python" benchmarks/cuda_kernels.py --output "$out"
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 if [ -n "$sanitizer" ]; then
-  step memcheck 60 "$sanitizer" --tool memcheck --error-exitcode 9 "$python" -m pytest tests/cuda/test_gpu.py -k "graph or test_planes"
-  step racecheck 50 "$sanitizer" --tool racecheck --error-exitcode 9 "$python" -m pytest tests/cuda/test_gpu.py -k "test_a_row"
+  step memcheck 60 "$sanitizer" --tool memcheck --error-exitcode 9 "$python" -m pytest tests/ops -m gpu -k "graph or test_planes"
+  step racecheck 50 "$sanitizer" --tool racecheck --error-exitcode 9 "$python" -m pytest tests/ops -m gpu -k "test_a_row"
 else
   echo "compute-sanitizer is not installed: skipped"
   steps+=('{"step": "compute-sanitizer", "skipped": "not installed"}')

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+# Without a GPU Triton interprets its kernels. It reads this when it is imported, which torch does only later.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # No deadlines: time says nothing about correctness. Derandomised: a run can be repeated.
 settings.register_profile(

@@ -96,11 +96,23 @@ def functions(library: Path, wanted: Callable[[str], bool]) -> list[Function]:
     return sorted(found.values(), key=lambda function: (function.name, function.target))
 
 
+def only_kernel(cubin: Path, target: int) -> Function:
+    """The kernel of a file that has one, compiled for `target`."""
+    ((name, body),) = _parse(_cuobjdump(cubin, "-sass")).items()
+    (usage,) = filter(None, map(_USAGE.search, _cuobjdump(cubin, "--dump-resource-usage")))
+    registers, stack, shared, local = map(int, usage.groups())
+    return Function(name, target, body, registers, shared, stack + local)
+
+
 def _bodies(library: Path, target: int, mangled: list[str]) -> dict[str, list[Instruction]]:
     """Instructions by mangled name."""
+    return _parse(_cuobjdump(library, "-sass", "-arch", f"sm_{target}", "-fun", ",".join(mangled)))
+
+
+def _parse(lines: Iterator[str]) -> dict[str, list[Instruction]]:
     found: dict[str, list[Instruction]] = {}
     body: list[Instruction] = []
-    for line in _cuobjdump(library, "-sass", "-arch", f"sm_{target}", "-fun", ",".join(mangled)):
+    for line in lines:
         if "/*" not in line[:12]:
             if header := _FUNCTION.match(line):
                 body = found[header[1]] = []

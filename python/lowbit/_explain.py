@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
+from lowbit.bandwidth import Bandwidth, bandwidth
 from lowbit.formats import FORMATS
 from lowbit.modules import PackedModule, PlanesLinear, QuantizedLinear, TiedEmbedding
 from lowbit.report import size, table
@@ -23,6 +24,8 @@ class LayerExplanation:
         precision: how activations are quantised: "fast", "high", "exact", or "A4" for 4-bit activations;
             "(float)" behind it where the kind of weight leaves them in float; "-" for an embedding.
         nbytes: of the packed tensors in memory; 0 for an embedding that reads those of another layer.
+        read_bytes: of them that one token reads: of planes those in use, of an embedding one row.
+        microseconds: that memory takes for those; an estimate from `Explanation.bandwidth`, None without one.
     """
 
     name: str
@@ -34,17 +37,25 @@ class LayerExplanation:
     reason: str
     precision: str
     nbytes: int
+    read_bytes: int
+    microseconds: float | None
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """All packed layers of a model; `str()` is a table, the reasons below it."""
+    """All packed layers of a model; `str()` is a table, the reasons below it.
+
+    `bandwidth` is that of the layers' device, from which times are estimated: nothing but reading weights is
+    counted, no launch and no arithmetic.
+    """
 
     layers: Sequence[LayerExplanation]
+    bandwidth: Bandwidth | None = None
 
     def to_dict(self) -> dict[str, object]:
         """JSON-able."""
-        return {"layers": [asdict(layer) for layer in self.layers]}
+        bandwidth = None if self.bandwidth is None else asdict(self.bandwidth)
+        return {"layers": [asdict(layer) for layer in self.layers], "bandwidth": bandwidth}
 
     def __str__(self) -> str:
         if not self.layers:
@@ -59,11 +70,21 @@ class Explanation:
                 layer.backend,
                 layer.precision,
                 size(layer.nbytes),
+                size(layer.read_bytes),
+                "-" if layer.microseconds is None else f"{layer.microseconds:.1f} us",
             )
             for layer in self.layers
         ]
-        header = ("layer", "shape", "scheme", "bits/weight", "kernel", "backend", "precision", "memory")
-        lines = table(header, rows, right=(3, 7))
+        header = (
+            *("layer", "shape", "scheme", "bits/weight", "kernel", "backend", "precision", "memory"),
+            *("read/token", "estimate"),
+        )
+        lines = table(header, rows, right=(3, 7, 8, 9))
+        if self.bandwidth is not None:
+            rate, source = self.bandwidth.bytes_per_second / 1e9, self.bandwidth.source
+            lines.append(
+                f"estimate: bytes read / {rate:.1f} GB/s ({source}); arithmetic and launches not counted"
+            )
         reasons: dict[tuple[str, str], int] = {}
         for layer in self.layers:
             reasons[layer.backend, layer.reason] = reasons.get((layer.backend, layer.reason), 0) + 1
@@ -74,17 +95,22 @@ class Explanation:
 def explain(model: nn.Module) -> Explanation:
     """Which kernel each packed layer of `model` runs with, on which backend, and why."""
     names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
+    first = next((module for module in names if isinstance(module, PackedModule)), None)
+    rate = None if first is None else bandwidth(first.device)
     layers = []
     for module, name in names.items():
         if isinstance(module, PackedModule):
-            layers.append(_layer(name, module, module, _kernel(module)))
+            layers.append(_layer(name, module, module, _kernel(module), rate))
         elif isinstance(module, TiedEmbedding):
             kernel = f"rows of {names.get(module.head, 'another layer')}"
-            layers.append(_layer(name, module, module.head, kernel))
-    return Explanation(tuple(layers))
+            layers.append(_layer(name, module, module.head, kernel, rate))
+    return Explanation(tuple(layers), rate)
 
 
-def _layer(name: str, module: nn.Module, source: PackedModule, kernel: str) -> LayerExplanation:
+def _layer(
+    name: str, module: nn.Module, source: PackedModule, kernel: str, rate: Bandwidth | None
+) -> LayerExplanation:
+    read = _read_bytes(module, source)
     return LayerExplanation(
         name=name,
         shape=(source.out_features, source.in_features),
@@ -95,7 +121,18 @@ def _layer(name: str, module: nn.Module, source: PackedModule, kernel: str) -> L
         reason=source.backend_reason,
         precision=_precision(module),
         nbytes=source.nbytes if module is source else 0,
+        read_bytes=read,
+        microseconds=None if rate is None else read / rate.bytes_per_second * 1e6,
     )
+
+
+def _read_bytes(module: nn.Module, source: PackedModule) -> int:
+    if not isinstance(module, QuantizedLinear):
+        return source.nbytes // source.out_features
+    if not isinstance(module, PlanesLinear):
+        return module.nbytes
+    weight = module.runtime_tensors()["weight"].nbytes
+    return module.nbytes - weight + weight * module.active_bits // module.bits
 
 
 def _kernel(module: PackedModule) -> str:

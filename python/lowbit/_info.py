@@ -12,7 +12,7 @@ import lowbit
 from lowbit import backends
 from lowbit._build import build_record
 
-_PACKAGES = ("torch", "transformers", "safetensors", "numpy")
+_PACKAGES = ("torch", "triton", "transformers", "safetensors", "numpy")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Info:
     instruction_sets: those the native kernels can use here, slowest first; empty without native kernels.
     instruction_set: the one they use.
     threads: that they use.
+    gpus: that torch finds, with compute capability; driver: the newest CUDA it serves, None without one.
     backends: name -> (can it run, why or why not), in the order they are tried.
     forced: the backend LOWBIT_BACKEND asks for.
     """
@@ -36,6 +37,8 @@ class Info:
     instruction_sets: tuple[str, ...]
     instruction_set: str | None
     threads: int | None
+    gpus: tuple[str, ...]
+    driver: str | None
     backends: dict[str, backends.Availability]
     forced: str | None
 
@@ -55,6 +58,9 @@ class Info:
             others = ", ".join(self.instruction_sets)
             lines.append(f"kernels    {self.instruction_set} (this {self.machine} machine has {others})")
             lines.append(f"threads    {self.threads}")
+        lines.append(f"GPUs       {', '.join(self.gpus) or 'none that torch finds'}")
+        if self.driver is not None:
+            lines.append(f"driver     serves CUDA up to {self.driver}")
         if self.forced is not None:
             lines.append(f"forced     {self.forced} ({backends.ENVIRONMENT})")
         lines.append("backends, in the order they are tried:")
@@ -75,9 +81,28 @@ def info() -> Info:
         instruction_sets=instruction_sets,
         instruction_set=instruction_set,
         threads=threads,
+        gpus=_gpus(),
+        driver=_driver(),
         backends=backends.availability(),
         forced=backends.forced_name(),
     )
+
+
+def _gpus() -> tuple[str, ...]:
+    if not torch.cuda.is_available():
+        return ()
+    found = []
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        found.append(f"{torch.cuda.get_device_name(index)} (compute capability {major}.{minor})")
+    return tuple(found)
+
+
+def _driver() -> str | None:
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return None
+    version: int = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _native() -> tuple[tuple[str, ...], str | None, int | None]:

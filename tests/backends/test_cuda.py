@@ -14,12 +14,11 @@ load = _library._load_cuda.__wrapped__  # not the answer of an earlier call
 
 
 def _gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> CudaBackend:
-    """A backend that has loaded its operators, and a GPU of that capability."""
+    """A backend that has its operators, and a GPU of that capability."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
-    backend = CudaBackend()
-    backend._operators = {"planes": torch.add}
-    return backend
+    monkeypatch.setattr(CudaBackend, "available", lambda self: backends.Availability(True, "CUDA kernels"))
+    return CudaBackend()
 
 
 def test_torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +61,6 @@ def test_what_it_supports(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.supports("planes", gpu, half) == (True, "CUDA kernels, Some GPU, compute capability 9.0")
     assert "the layer is on cpu" in backend.supports("planes", torch.device("cpu"), half).reason
     assert "not torch.float64" in backend.supports("planes", gpu, torch.float64).reason
-    assert "no signs kernels" in backend.supports("signs", gpu, half).reason
 
 
 def test_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

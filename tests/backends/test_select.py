@@ -65,8 +65,8 @@ def test_environment_forces_and_the_argument_goes_before_it(monkeypatch: pytest.
 def test_a_forced_backend_that_cannot_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=r"layer 'head'.*'cpu' cannot run.*float64"):
         _select(dtype=torch.float64, backend="cpu", layer="head")
-    with pytest.raises(BackendError, match=r"'triton' cannot run.*not part of this version"):
-        _select(backend="triton")
+    with pytest.raises(BackendError, match=r"'cuda' cannot run.*runs on CUDA tensors, the layer is on cpu"):
+        _select(backend="cuda")
     _without_native(monkeypatch)
     monkeypatch.setenv(backends.ENVIRONMENT, "cpu")
     with pytest.raises(BackendError, match="no compiler at installation"):

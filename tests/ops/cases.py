@@ -1,14 +1,13 @@
-"""Random layers of every kind, their native operators, fp64 references and error bounds."""
+"""Random layers of every kind, their operators, fp64 references and error bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from lowbit import backends
 from lowbit.formats import (
     PRECISIONS,
     CodebookChannel,
@@ -25,22 +24,25 @@ from lowbit.formats.base import group_count
 from lowbit.formats.codebook import label_dtype
 from torch import Tensor
 
-backends.availability()  # loads the operators
+from tests.ops import targets
+from tests.ops.targets import Target
+
+targets.load(targets.CPU)
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 KINDS = ("signs", "onebit", "mos", "planes", "channel0", "channel1", "scalar", "outliers", "vector")
-# 1, odd, prime, around a byte, a block of 32, a tile of 64 rows and a group of 128.
-SIZES = (1, 2, 3, 7, 8, 9, 31, 32, 33, 63, 64, 65, 97, 127, 128, 129, 131, 200, 257, 384, 515)
+SIZES = targets.CPU.sizes
 sizes = st.sampled_from(SIZES)
 seeds = st.integers(0, 2**31 - 1)
 
 
 @dataclass
 class Layer:
-    """A packed weight with its operator's arguments behind x."""
+    """A packed weight with its operator's arguments behind x, on a target; packed and bias are on the CPU."""
 
     packed: PackedWeight
     bias: Tensor | None
+    target: Target = field(default=targets.CPU, kw_only=True)
 
     @property
     def n(self) -> int:
@@ -51,18 +53,19 @@ class Layer:
         return self.packed.in_features
 
     def operator(self, suffix: str = "") -> Callable[..., Any]:
-        """torch.ops.lowbit.<kind>_linear<suffix>."""
-        return getattr(torch.ops.lowbit, f"{self.packed.kind}_linear{suffix}").default
+        """torch.ops.lowbit.<kind>_linear<suffix>, or the target's equal."""
+        return self.target.operator(self.packed.kind, suffix)
 
     def runtime(self, active_bits: int | None) -> dict[str, Tensor]:
         """The packed tensors as the operator takes them."""
-        return backends.get("cpu").prepare(self.packed.tensors(), self.packed.metadata())
+        return self.target.prepare(self.packed, any_bits=active_bits is not None)
 
     def arguments(
         self, precision: str, activation_bits: int = 0, active_bits: int | None = None
     ) -> tuple[Any, ...]:
         """What follows x in the call of the operator."""
-        packed, bias, code = self.packed, self.bias, PRECISIONS.index(precision)
+        packed, code = self.packed, PRECISIONS.index(precision)
+        bias = None if self.bias is None else self.bias.to(self.target.device)
         get = self.runtime(active_bits).get
         if isinstance(packed, Signs):
             tensors = [get(name) for name in ("weight", "scales", "router", "in_scales", "out_scales")]
@@ -78,7 +81,14 @@ class Layer:
         return (*tensors, bias, self.k, code)
 
     def native(self, x: Tensor, precision: str, **quantised: Any) -> Tensor:
-        return self.operator()(x, *self.arguments(precision, **quantised))
+        """The operator's result for x, on the target's device."""
+        return self.operator()(x.to(self.target.device), *self.arguments(precision, **quantised))
+
+    def check(self, x: Tensor, precision: str, **quantised: Any) -> Tensor:
+        """Runs the operator on x, compares it with the specification, and returns its result."""
+        y = self.native(x, precision, **quantised)
+        check(self, x, y.cpu(), precision, self.target.eps(self.packed.kind, precision), **quantised)
+        return y
 
     def specification(self, x: Tensor, precision: str, **quantised: Any) -> Tensor:
         """fp64, on the activations as `precision` quantises them."""
@@ -173,6 +183,7 @@ def make(
     bits: int = 3,
     scale_dtype: torch.dtype = torch.float16,
     bias: bool = True,
+    target: Target = targets.CPU,
 ) -> Layer:
     """A random layer. Weights are of order one."""
     rng = generator(seed)
@@ -222,7 +233,7 @@ def make(
         codes = integers(256, 2, n, -(-k // 8)).to(torch.uint8)
         packed = CodebookVector(codes, normal(2, 256, 8).to(scale_dtype), positive(n), k)
     packed.validate()
-    return Layer(packed, normal(n).to(scale_dtype) if bias else None)
+    return Layer(packed, normal(n).to(scale_dtype) if bias else None, target=target)
 
 
 def activations(m: int, k: int, dtype: torch.dtype, seed: int = 0, strides: str = "contiguous") -> Tensor:

@@ -16,6 +16,7 @@ from lowbit.backends.base import Availability, Backend, packed_format
 from lowbit.backends.cpu import CpuBackend
 from lowbit.backends.cuda import CudaBackend
 from lowbit.backends.torch import TorchBackend
+from lowbit.backends.triton import TritonBackend
 from lowbit.errors import BackendError
 
 ORDER = ("cuda", "triton", "cpu", "torch")
@@ -32,6 +33,7 @@ def register(backend: Backend) -> None:
 
 
 register(CudaBackend())
+register(TritonBackend())
 register(CpuBackend())
 register(TorchBackend())
 
@@ -64,7 +66,7 @@ def forced_name(backend: str | None = None) -> str | None:
 
 def availability() -> dict[str, Availability]:
     """Every backend of ORDER: can it run here, and why or why not."""
-    return {name: _available(name) for name in ORDER}
+    return {name: get(name).available() for name in ORDER}
 
 
 def select(
@@ -90,20 +92,12 @@ def select(
     forced = forced_name(backend)
     rejected: dict[str, str] = {}
     for name in ORDER if forced is None else (forced,):
-        answer = _available(name)
-        if answer.ok:
-            answer = get(name).supports(kind, device, dtype)
+        answer = get(name).supports(kind, device, dtype, forced=forced is not None)
         if answer.ok:
             reason = answer.reason if forced is None else f"forced; {answer.reason}"
             return Choice(get(name), reason, rejected)
         rejected[name] = answer.reason
     raise BackendError(f"backend '{forced}' cannot run it", layer=layer, found=rejected[str(forced)])
-
-
-def _available(name: str) -> Availability:
-    if name not in _REGISTERED:
-        return Availability(False, "not part of this version of lowbit")
-    return get(name).available()
 
 
 __all__ = [

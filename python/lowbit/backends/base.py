@@ -36,8 +36,14 @@ class Backend(Protocol):
         """Whether this machine and this installation can run the backend at all."""
         ...
 
-    def supports(self, kind: str, device: torch.device, dtype: torch.dtype) -> Availability:
-        """Whether it can run a layer of `kind` on `device` with activations of `dtype`."""
+    def supports(
+        self, kind: str, device: torch.device, dtype: torch.dtype, *, forced: bool = False
+    ) -> Availability:
+        """Whether it can run here, and a layer of `kind` on `device` with activations of `dtype`.
+
+        The device is looked at first: nothing of a backend is loaded for layers elsewhere. `forced`: it was
+        asked for by name.
+        """
         ...
 
     def prepare(self, tensors: Tensors, metadata: Metadata, any_bits: bool = False) -> Tensors:

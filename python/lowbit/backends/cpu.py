@@ -93,14 +93,17 @@ class CpuBackend:
             }
         return Availability(True, f"native kernels, {isa}")
 
-    def supports(self, kind: str, device: torch.device, dtype: torch.dtype) -> Availability:
+    def supports(
+        self, kind: str, device: torch.device, dtype: torch.dtype, *, forced: bool = False
+    ) -> Availability:
         if device.type != "cpu":
             return Availability(False, f"runs on CPU tensors, the layer is on {device}")
         if dtype not in DTYPES:
             return Availability(False, f"takes float32, float16 or bfloat16 activations, not {dtype}")
-        if kind not in self._operators:
+        answer = self.available()
+        if answer.ok and kind not in self._operators:
             return Availability(False, f"this build has no {kind} kernels")
-        return Availability(True, f"native kernels, {instruction_set()}")
+        return answer
 
     def prepare(self, tensors: Tensors, metadata: Metadata, any_bits: bool = False) -> Tensors:
         if metadata["kind"] not in TILED_KINDS:

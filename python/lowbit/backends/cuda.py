@@ -107,6 +107,30 @@ def _unit(group_size: int) -> int:
     return 128 if group_size % 128 == 0 else 32
 
 
+def repack_scalar(planes: Tensor, tables: Tensor, in_features: int) -> Tensor:
+    """Canonical code planes, uint8 [B, N, ceil(K/8)], with their tables, to uint8 [words, 16]."""
+    packed: Tensor = _layouts().cuda_repack_scalar(planes, tables, in_features)
+    return packed
+
+
+def restore_scalar(packed: Tensor, tables: Tensor, in_features: int) -> Tensor:
+    """Canonical code planes back."""
+    planes: Tensor = _layouts().cuda_restore_scalar(packed, tables, in_features)
+    return planes
+
+
+def repack_vector(codes: Tensor, codebooks: Tensor, in_features: int) -> Tensor:
+    """Canonical codes, uint8 [M, N, ceil(K/v)], to uint8 [words, 16]."""
+    packed: Tensor = _layouts().cuda_repack_vector(codes, codebooks, in_features)
+    return packed
+
+
+def restore_vector(packed: Tensor, codebooks: Tensor, in_features: int, out_features: int) -> Tensor:
+    """Canonical codes back."""
+    codes: Tensor = _layouts().cuda_restore_vector(packed, codebooks, in_features, out_features)
+    return codes
+
+
 def order_labels(labels: Tensor, clusters: int) -> Tensor:
     """int32 [K + clusters + 1 + K]: the labels, where the inputs of each begin, the inputs by label."""
     wide = labels.to(torch.int64)
@@ -140,13 +164,16 @@ class CudaBackend:
             self._operators = {kind: _library.operator(f"{kind}_linear") for kind in FORMATS}
         return Availability(True, "CUDA kernels")
 
-    def supports(self, kind: str, device: torch.device, dtype: torch.dtype) -> Availability:
+    def supports(
+        self, kind: str, device: torch.device, dtype: torch.dtype, *, forced: bool = False
+    ) -> Availability:
         if device.type != "cuda":
             return Availability(False, f"runs on CUDA tensors, the layer is on {device}")
         if dtype not in DTYPES:
             return Availability(False, f"takes float32, float16 or bfloat16 activations, not {dtype}")
-        if kind not in self._operators:
-            return Availability(False, f"this build has no {kind} kernels")
+        answer = self.available()
+        if not answer.ok:
+            return answer
         capability = torch.cuda.get_device_capability(device)
         name = f"{torch.cuda.get_device_name(device)}, compute capability {capability[0]}.{capability[1]}"
         if capability < OLDEST:
@@ -163,9 +190,9 @@ class CudaBackend:
                 if name in tensors:
                     laid_out[name] = repack_groups(tensors[name], in_features, int(metadata["group_size"]))
         elif kind == "codebook_scalar":
-            laid_out["weight"] = _layouts().cuda_repack_scalar(weight, tensors["tables"], in_features)
+            laid_out["weight"] = repack_scalar(weight, tensors["tables"], in_features)
         elif kind == "codebook_vector":
-            laid_out["weight"] = _layouts().cuda_repack_vector(weight, tensors["codebooks"], in_features)
+            laid_out["weight"] = repack_vector(weight, tensors["codebooks"], in_features)
         elif int(metadata["axis"]) == 1:
             laid_out["labels"] = order_labels(tensors["labels"], int(metadata["clusters"]))
         return laid_out
@@ -183,11 +210,9 @@ class CudaBackend:
                     units = tensors[name][:rows]
                     canonical[name] = restore_groups(units, in_features, int(metadata["group_size"]))
         elif kind == "codebook_scalar":
-            canonical["weight"] = _layouts().cuda_restore_scalar(weight, tensors["tables"], in_features)
+            canonical["weight"] = restore_scalar(weight, tensors["tables"], in_features)
         elif kind == "codebook_vector":
-            canonical["weight"] = _layouts().cuda_restore_vector(
-                weight, tensors["codebooks"], in_features, rows
-            )
+            canonical["weight"] = restore_vector(weight, tensors["codebooks"], in_features, rows)
         elif int(metadata["axis"]) == 1:
             canonical["labels"] = tensors["labels"][:in_features].to(label_dtype(int(metadata["clusters"])))
         return canonical

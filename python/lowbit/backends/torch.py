@@ -139,7 +139,9 @@ class TorchBackend:
     def available(self) -> Availability:
         return Availability(True, f"torch {torch.__version__}")
 
-    def supports(self, kind: str, device: torch.device, dtype: torch.dtype) -> Availability:
+    def supports(
+        self, kind: str, device: torch.device, dtype: torch.dtype, *, forced: bool = False
+    ) -> Availability:
         return Availability(True, "plain torch runs every layer")
 
     def prepare(self, tensors: Tensors, metadata: Metadata, any_bits: bool = False) -> Tensors:

@@ -103,7 +103,7 @@ class QuantizedLinear(PackedModule):
                 allowed=f"[..., {self.in_features}]",
             )
         if x.dtype != self.dtype and not torch.compiler.is_compiling():
-            answer = backends.get(self._backend).supports(self.kind, x.device, x.dtype)
+            answer = backends.get(self._backend).supports(self.kind, x.device, x.dtype, forced=True)
             if x.dtype not in FLOAT_DTYPES or not answer.ok:
                 raise DtypeError(
                     f"wrong dtype of the input for backend '{self._backend}'",

@@ -25,10 +25,10 @@ def register(
     bias: int,
     gradient: Callable[[Tensor, Tensor, Sequence[Any]], Tensor],
 ) -> None:
-    """Registers the gradient of operator lowbit::<name> in x and in the bias.
+    """Registers the gradient of an operator in x and in the bias.
 
     Args:
-        name: the operator; its first argument is x.
+        name: the operator, with its namespace; its first argument is x.
         bias: position of the bias among the arguments.
         gradient: (x float32 [M, K], dy float32 [M, N], all arguments) -> dx float32 [M, K], in plain torch.
     """
@@ -45,7 +45,7 @@ def register(
             inputs[position] = tensor
         grads: list[Tensor | None] = [None] * len(inputs)
         if any(needed for i, needed in enumerate(ctx.needs_input_grad) if i not in (0, bias)):
-            raise LowbitError(f"lowbit::{name} has gradients in x and bias only; detach the packed tensors")
+            raise LowbitError(f"{name} has gradients in x and bias only; detach the packed tensors")
         dy = grad.reshape(-1, grad.shape[-1]).float()
         if ctx.needs_input_grad[0]:
             x = inputs[0]
@@ -55,4 +55,4 @@ def register(
             grads[bias] = dy.sum(dim=0).to(inputs[bias].dtype)
         return tuple(grads)
 
-    torch.library.register_autograd(f"lowbit::{name}", backward, setup_context=setup_context)
+    torch.library.register_autograd(name, backward, setup_context=setup_context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from threading import RLock
@@ -14,6 +15,7 @@ from lowbit._build import LIBRARIES, build_record
 
 LIBRARY = LIBRARIES / "_torch_cpu.so"
 CUDA_LIBRARY = LIBRARIES / "_torch_cuda.so"
+OLDEST_TRITON = (3, 6)
 
 _lock = RLock()
 
@@ -64,6 +66,33 @@ def _load_cuda() -> str | None:
     from lowbit.ops import _layouts
 
     _layouts.register()
+    return None
+
+
+def load_triton() -> str | None:
+    """Makes the operators of the Triton kernels available, for GPUs or interpreted."""
+    with _lock:
+        return _load_triton()
+
+
+@cache
+def _load_triton() -> str | None:
+    try:
+        import triton
+    except ModuleNotFoundError as error:
+        if error.name == "triton":
+            return "Triton is not installed (pip install triton)"
+        return f"Triton does not import: {error}"
+    except Exception as error:  # whatever a broken installation raises
+        return f"Triton does not import: {type(error).__name__}: {error}"
+    version = getattr(triton, "__version__", "of unknown version")
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_TRITON:
+        return f"Triton {version} is too old: the kernels need {'.'.join(map(str, OLDEST_TRITON))} or newer"
+    from lowbit.ops import _triton, codebook, planes, signs
+
+    _triton.define()
+    for module in (signs, planes, codebook):
+        module.register("lowbit::triton_", out=False)
     return None
 
 

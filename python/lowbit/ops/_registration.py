@@ -1,4 +1,4 @@
-"""What torch must know of a native operator besides its kernel: shapes without data, and the gradient."""
+"""What torch must know of an operator besides its kernel: shapes without data, and the gradient."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ def register(
     fake: Callable[..., Tensor],
     bias: int,
     gradient: Callable[[Tensor, Tensor, Sequence[Any]], Tensor],
+    out: bool,
 ) -> None:
-    """Registers fakes of lowbit::<name> and its `_out` twin, and the gradient of lowbit::<name>.
+    """Registers the fake and the gradient of an operator, and the fake of its `_out` twin where there is one.
 
     Args:
-        name: the operator.
+        name: the operator, with its namespace.
         fake: the operator's arguments -> a result of the right shape and dtype, without data.
         bias, gradient: see `_gradients.register`.
     """
-    torch.library.register_fake(f"lowbit::{name}", fake)
-    torch.library.register_fake(f"lowbit::{name}_out", fake_out)
+    torch.library.register_fake(name, fake)
+    if out:
+        torch.library.register_fake(f"{name}_out", fake_out)
     _gradients.register(name, bias, gradient)
 
 

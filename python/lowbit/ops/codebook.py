@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lowbit import backends
-from lowbit.backends import cuda
+from lowbit.backends import cuda, triton_codebook_layout
 from lowbit.errors import FormatError, ShapeError, ValueRangeError
 from lowbit.formats import CodebookChannel, CodebookScalar, CodebookVector
 from lowbit.ops import _gradients, _registration
@@ -78,7 +78,7 @@ def codebook_linear(
         rows = _check_channel(weight, labels, axis, low_rank_out, low_rank_in, in_features)
         check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
         operator, name = _operator("channel", x, backend)
-        if name == "cuda" and axis == 1:
+        if name in ("cuda", "triton") and axis == 1:
             labels = cuda.order_labels(labels, weight.shape[1])
         return operator(x, weight, labels, low_rank_out, low_rank_in, bias, in_features, rows, axis, code)
     rows = weight.shape[1]
@@ -91,7 +91,9 @@ def codebook_linear(
         _check_outliers(*outliers, rows)
         operator, name = _operator("scalar", x, backend)
         if name == "cuda":
-            weight = torch.ops.lowbit.cuda_repack_scalar(weight, tables, in_features)
+            weight = cuda.repack_scalar(weight, tables, in_features)
+        elif name == "triton":
+            weight = triton_codebook_layout.lay_out_scalar(weight, tables, in_features)
         return operator(x, weight, tables, *outliers, bias, in_features, code)
     if out_scales is None:
         raise ShapeError("codebooks need out_scales", allowed="[N]")
@@ -107,7 +109,9 @@ def codebook_linear(
     check_tensor("out_scales", out_scales, (rows,))
     operator, name = _operator("vector", x, backend)
     if name == "cuda":
-        weight = torch.ops.lowbit.cuda_repack_vector(weight, codebooks, in_features)
+        weight = cuda.repack_vector(weight, codebooks, in_features)
+    elif name == "triton":
+        weight = triton_codebook_layout.lay_out_vector(weight, in_features, size)
     return operator(x, weight, codebooks, out_scales, bias, in_features, code)
 
 
@@ -158,11 +162,11 @@ def _operator(variant: str, x: Tensor, backend: str | None) -> tuple[Any, str]:
     return backends.get(name).operator(kind), name
 
 
-def register() -> None:
-    """Fakes and gradients of the native operators."""
-    _registration.register("codebook_channel_linear", _fake_channel, 5, _gradient_channel)
-    _registration.register("codebook_scalar_linear", _fake_scalar, 6, _gradient_scalar)
-    _registration.register("codebook_vector_linear", _fake_vector, 4, _gradient_vector)
+def register(prefix: str = "lowbit::", out: bool = True) -> None:
+    """Fakes and gradients of the operators <prefix><kind>_linear; `out`: with `_out` twins."""
+    _registration.register(f"{prefix}codebook_channel_linear", _fake_channel, 5, _gradient_channel, out)
+    _registration.register(f"{prefix}codebook_scalar_linear", _fake_scalar, 6, _gradient_scalar, out)
+    _registration.register(f"{prefix}codebook_vector_linear", _fake_vector, 4, _gradient_vector, out)
 
 
 def _fake_channel(x: Tensor, *args: Any) -> Tensor:
@@ -189,8 +193,10 @@ def _gradient_channel(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
 def _gradient_scalar(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     """dx = dy W; torch.compile traces this, too."""
     _, weight, tables, *outliers, _, in_features, _ = inputs
-    if weight.dim() == 2:
-        weight = torch.ops.lowbit.cuda_restore_scalar(weight, tables, in_features)
+    if weight.dtype == torch.int32:
+        weight = triton_codebook_layout.restore_scalar(weight, tables.shape[1], in_features)
+    elif weight.dim() == 2:
+        weight = cuda.restore_scalar(weight, tables, in_features)
     packed = CodebookScalar(weight, tables, in_features, *outliers)
     return _gradients.times_weight(dy, packed, packed._expand_traced)
 
@@ -199,6 +205,8 @@ def _gradient_vector(x: Tensor, dy: Tensor, inputs: Sequence[Any]) -> Tensor:
     """dx = dy W."""
     _, weight, codebooks, out_scales, _, in_features, _ = inputs
     if weight.dim() == 2:
-        weight = torch.ops.lowbit.cuda_restore_vector(weight, codebooks, in_features, out_scales.shape[0])
+        weight = cuda.restore_vector(weight, codebooks, in_features, out_scales.shape[0])
+    else:  # the Triton kernels have padded rows
+        weight = triton_codebook_layout.restore_vector(weight, in_features, codebooks.shape[2])
     packed = CodebookVector(weight, codebooks, out_scales, in_features)
     return _gradients.times_weight(dy, packed, packed._expand)

@@ -46,7 +46,8 @@ def planes_linear(
         x: float [..., K].
         weight: planes, uint8 [B, N, ceil(K/8)], most significant first, or the kernels' tiles:
             [ceil(N/64), B, ceil(K/32), 64, 4] on the CPU (lowbit.backends.cpu.tile_bits),
-            [B, digits, words, 16] on GPUs (lowbit.backends.cuda.repack_bits).
+            [B, digits, words, 16] for CUDA C++ (lowbit.backends.cuda.repack_bits),
+            [B, digits, blocks, 128] for Triton (lowbit.backends.triton_layout.lay_out_bits).
         scales: [N, ceil(K/group_size)], or tiled as the weight is.
         offsets: int16 of the same shape, in code units; None is zeros.
         bias: [N].
@@ -100,10 +101,11 @@ def planes_linear(
     if tiled and name == "torch":
         weight, scales, offsets = _untile(weight, scales, offsets, in_features, rows, group_size)
     elif not tiled and name != "torch":
-        weight = _layouts.tile(name, weight, in_features, any_bits=planes < bits)
-        scales = _layouts.tile_groups(name, scales, in_features, group_size)
+        layout = _layouts.of(name)
+        weight = layout.tile(weight, in_features, any_bits=planes < bits)
+        scales = layout.tile_groups(scales, in_features, group_size)
         if offsets is not None:
-            offsets = _layouts.tile_groups(name, offsets, in_features, group_size)
+            offsets = layout.tile_groups(offsets, in_features, group_size)
     operator = backends.get(name).operator("planes")
     return operator(
         x, weight, scales, offsets, bias, in_features, rows, group_size, planes, activation_bits, code
@@ -118,16 +120,19 @@ def _untile(
     out_features: int,
     group_size: int,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    def groups(values: Tensor) -> Tensor:
-        return _layouts.untile_groups(tiles, values, in_features, out_features, group_size)
+    layout = _layouts.of_weight(tiles)
+    assert layout is not None
 
-    bits = _layouts.untile(tiles, in_features, out_features)
+    def groups(values: Tensor) -> Tensor:
+        return layout.untile_groups(values, in_features, out_features, group_size)
+
+    bits = layout.untile(tiles, in_features, out_features)
     return bits, groups(scales), None if offsets is None else groups(offsets)
 
 
-def register() -> None:
-    """Fakes and gradients of the native operator."""
-    _registration.register("planes_linear", _fake, 4, _gradient)
+def register(prefix: str = "lowbit::", out: bool = True) -> None:
+    """Fakes and gradients of the operator <prefix><kind>_linear; `out`: with `_out` twins."""
+    _registration.register(f"{prefix}planes_linear", _fake, 4, _gradient, out)
 
 
 def _fake(x: Tensor, *args: Any) -> Tensor:

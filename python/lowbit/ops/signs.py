@@ -47,8 +47,8 @@ def signs_linear(
     Args:
         x: float [..., K].
         weight: signs, uint8 [N, ceil(K/8)], or the kernels' tiles: [T, 1, ceil(K/32), 64, 4] on the CPU
-            (lowbit.backends.cpu.tile_bits), [1, 1, words, 16] on GPUs (lowbit.backends.cuda.repack_bits);
-            each segment starts a new tile.
+            (lowbit.backends.cpu.tile_bits), [1, 1, words, 16] for CUDA C++ (.cuda.repack_bits), or
+            [1, 1, blocks, 128] for Triton (.triton_layout.lay_out_bits); each segment starts a new tile.
         scales: [N, ceil(K/group_size)], or tiled as the weight is; None is ones.
         router, in_scales: [E, K], or [segments, E, K]. No router for E = 1 (OneBit).
         out_scales: [E, N].
@@ -167,31 +167,30 @@ def _tile(
     in_features: int,
     group_size: int,
 ) -> tuple[Tensor, Tensor | None]:
-    parts = list(_slices(segments))
-    tiles = _layouts.join(name, [_layouts.tile(name, weight[rows], in_features) for rows in parts])
+    layout, parts = _layouts.of(name), list(_slices(segments))
+    tiles = layout.join([layout.tile(weight[rows], in_features) for rows in parts])
     if scales is None:
         return tiles, None
-    return tiles, torch.cat(
-        [_layouts.tile_groups(name, scales[rows], in_features, group_size) for rows in parts]
-    )
+    return tiles, torch.cat([layout.tile_groups(scales[rows], in_features, group_size) for rows in parts])
 
 
 def _untile(
     tiles: Tensor, scales: Tensor | None, segments: Sequence[int], in_features: int, group_size: int
 ) -> tuple[Tensor, Tensor | None]:
-    sizes = list(segments)
+    layout, sizes = _layouts.of_weight(tiles), list(segments)
+    assert layout is not None
     bits, groups = [], []
     for index, rows in enumerate(sizes):
-        own, own_scales = _layouts.segment(tiles, scales, in_features, sizes, index)
-        bits.append(_layouts.untile(own, in_features, rows)[0])
-        if own_scales is not None:
-            groups.append(_layouts.untile_groups(own, own_scales, in_features, rows, group_size))
+        bits.append(layout.untile(layout.segment(tiles, in_features, sizes, index), in_features, rows)[0])
+        if scales is not None:
+            own = layout.segment_groups(scales, sizes, index)
+            groups.append(layout.untile_groups(own, in_features, rows, group_size))
     return torch.cat(bits), torch.cat(groups) if groups else None
 
 
-def register() -> None:
-    """Fakes and gradients of the native operator."""
-    _registration.register("signs_linear", _fake, 6, _gradient)
+def register(prefix: str = "lowbit::", out: bool = True) -> None:
+    """Fakes and gradients of the operator <prefix><kind>_linear; `out`: with `_out` twins."""
+    _registration.register(f"{prefix}signs_linear", _fake, 6, _gradient, out)
 
 
 def _fake(x: Tensor, *args: Any) -> Tensor:

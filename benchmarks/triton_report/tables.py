@@ -1,0 +1,79 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from report import markdown_table
+
+from .compiling import Entry
+from .static import names
+from .targets import AMD, NVIDIA
+
+# Titles of cuda_report: the CUDA C++ kernel that does the same at as many columns.
+CUDA = {
+    "signs, BinaryMoS, high, 1 tokens": "bits one, whole rows, 8 columns",
+    "signs, BinaryMoS, high, 4 tokens": "bits one, whole rows, 8 columns",
+    "signs, BinaryMoS, high, 8 tokens": "bits one, whole rows, 16 columns",
+    "signs, BinaryMoS, fast, 16 tokens": "bits one, whole rows, 16 columns",
+    "signs, g128, high, 4 tokens": "bits one, scales by 128, 8 columns",
+    "signs, g128, high, 8 tokens": "bits one, scales by 128, 16 columns",
+    "planes, W4 g128, high, 1 tokens": "bits four, scales by 128, 8 columns",
+    "planes, W4 g128, high, 8 tokens": "bits four, scales by 128, 16 columns",
+    "scalar, 2 bits, high, narrow": "scalar codebook of 2 bits, high, 8 columns",
+    "scalar, 3 bits, high, narrow": "scalar codebook of 3 bits, high, 8 columns",
+    "scalar, 4 bits, high, narrow": "scalar codebook of 4 bits, high, 8 columns",
+}
+
+
+def document(entries: Sequence[Entry], cuda: Sequence[dict[str, Any]]) -> str:
+    of = {(item.launch, item.target): item for item in entries}
+    targets = [target.name for target in NVIDIA]
+    parts = [
+        "# Triton kernels: compiled code",
+        "Written by `make triton-report`. These kernels have **never run on a GPU**: their values are tested "
+        "in Triton's interpreter, and this is what Triton compiles them to ahead of time. sm_75 is compiled "
+        f"for information (the backend takes 8.0 and newer), {AMD.name} (MI300) is compiled and untested.",
+        "## Hot loops",
+        "Thread instructions per weight, summed over the digits of a code; beside them those of the CUDA C++ "
+        "kernel for the same layer and columns, on sm_90.",
+        markdown_table(("kernel", *targets, "CUDA C++"), list(_rates(of, targets, cuda))),
+        "## Resources",
+        "Registers of a thread, by target; where any are spilled, bytes of stack in brackets. Shared memory "
+        "of a block on sm_90, in bytes.",
+        markdown_table(("kernel", *targets, AMD.name, "shared"), list(_resources(of, [*targets, AMD.name]))),
+    ]
+    refused = sorted({(item.target, item.launch, item.refused) for item in entries if item.refused})
+    if refused:
+        parts += ["## Refused by the compiler", markdown_table(("target", "kernel", "reason"), refused)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rates(of: dict[tuple[str, str], Entry], targets: Sequence[str], cuda: Sequence[dict[str, Any]]) -> Any:
+    known = {
+        item["title"]: max(loop["per_weight"] for loop in item["loops"])
+        for item in cuda
+        if item["target"] == 90 and item["loops"]
+    }
+    for name in names():
+        figures = [of[name, target].per_weight for target in targets]
+        if any(figures):
+            beside = known.get(CUDA.get(name, ""))
+            yield (name, *map(_number, figures), _number(beside))
+
+
+def _resources(of: dict[tuple[str, str], Entry], targets: Sequence[str]) -> Any:
+    for name in names():
+        cells = [of[name, target] for target in targets]
+        yield (name, *map(_registers, cells), of[name, "sm_90"].shared)
+
+
+def _registers(item: Entry) -> str:
+    if item.refused:
+        return "-"
+    return f"{item.registers} ({item.spills})" if item.spills else str(item.registers)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,0 +1,24 @@
+"""What the kernels are compiled for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    name: str
+    backend: str  # of Triton
+    architecture: int | str
+    lanes: int  # of a warp
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """Compute capability, of NVIDIA's."""
+        assert isinstance(self.architecture, int)
+        return divmod(self.architecture, 10)
+
+
+NVIDIA = tuple(Target(f"sm_{number}", "cuda", number, 32) for number in (75, 80, 86, 89, 90, 100, 120))
+# MI300. No kernel has ever run on an AMD GPU.
+AMD = Target("gfx942", "hip", "gfx942", 64)

@@ -1,0 +1,141 @@
+"""What the tests of a family run on: a backend, the device of its tensors, and what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from lowbit import backends, ops
+from lowbit.ops import _layouts
+from torch import Tensor
+
+from tests.emulated.device import BUILD, KIND
+from tests.native import needs_native
+
+EXAMPLES = 40  # of a property, on the fastest target
+EMULATED_LIBRARY = BUILD / "_torch_emulated.so"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Attributes:
+    backend: its name.
+    operators: what stands before <kind>_linear in torch.ops; "" where it has functions instead.
+    device: of all tensors.
+    examples: share of the examples that it runs.
+    sizes: of N and K that it is given.
+    alone: up to how many tokens a row has the bits that it has without the others.
+    rounds: kinds whose kernels round tables or products to the precision of `high`.
+    """
+
+    backend: str
+    operators: str
+    device: str = "cpu"
+    examples: float = 1.0
+    # 1, odd, prime, around a byte, a block of 32, a tile of 64 rows and a group of 128.
+    sizes: tuple[int, ...] = (
+        1,
+        2,
+        3,
+        7,
+        8,
+        9,
+        31,
+        32,
+        33,
+        63,
+        64,
+        65,
+        97,
+        127,
+        128,
+        129,
+        131,
+        200,
+        257,
+        384,
+        515,
+    )
+    alone: int = 16
+    rounds: tuple[str, ...] = ("codebook_scalar", "codebook_vector")
+
+    def operator(self, kind: str, suffix: str = "") -> Callable[..., Any]:
+        """<kind>_linear<suffix>, with its arguments."""
+        if not self.operators:
+            return backends.get(self.backend).operator(kind)
+        namespace, prefix = self.operators.split("::")
+        return getattr(getattr(torch.ops, namespace), f"{prefix}{kind}_linear{suffix}").default
+
+    def prepare(self, packed: Any, any_bits: bool) -> dict[str, Tensor]:
+        """The tensors of a packed weight as the operators take them."""
+        tensors = {name: tensor.to(self.device) for name, tensor in packed.tensors().items()}
+        return backends.get(self.backend).prepare(tensors, packed.metadata(), any_bits)
+
+    def eps(self, kind: str, precision: str) -> float:
+        """Relative to the norms, against fp64 on the activations as they are quantised."""
+        return 1e-3 if kind in self.rounds and precision != "exact" else 1e-5
+
+    def given(self, **strategies: Any) -> Callable[[Callable[..., None]], Callable[[], None]]:
+        """Hypothesis' `given`, with this target's share of the examples."""
+
+        def decorate(test: Callable[..., None]) -> Callable[[], None]:
+            few = settings(max_examples=max(2, round(self.examples * EXAMPLES)))
+            return few(given(**strategies)(test))
+
+        return decorate
+
+
+SLOW_SIZES = (1, 7, 33, 65, 131, 200)
+TORCH = Target("torch", "", examples=0.25, alone=1, rounds=())
+CPU = Target("cpu", "lowbit::", alone=32, rounds=())
+EMULATED = Target("cuda", "lowbit_emulated::", examples=0.1, sizes=SLOW_SIZES)
+TRITON = Target("triton", "lowbit::triton_", examples=0.05, sizes=SLOW_SIZES)
+CUDA = Target("cuda", "lowbit::", "cuda")
+TRITON_GPU = Target("triton", "lowbit::triton_", "cuda")
+
+_PARAMETERS = {
+    "torch": pytest.param(TORCH, id="torch"),
+    "cpu": pytest.param(CPU, id="cpu", marks=needs_native),
+    "emulated": pytest.param(
+        EMULATED,
+        id="emulated",
+        marks=[
+            pytest.mark.skipif(
+                not EMULATED_LIBRARY.exists(), reason=f"{EMULATED_LIBRARY} was not built (make build does)"
+            ),
+            pytest.mark.skipif(KIND != "", reason="torch's allocator is no sanitizer's"),
+        ],
+    ),
+    "triton": pytest.param(
+        TRITON,
+        id="triton",
+        marks=pytest.mark.skipif(
+            torch.cuda.is_available(), reason="runs compiled on the GPU, not interpreted"
+        ),
+    ),
+    "cuda": pytest.param(CUDA, id="cuda", marks=pytest.mark.gpu),
+    "triton_gpu": pytest.param(TRITON_GPU, id="triton_gpu", marks=pytest.mark.gpu),
+}
+ALL = tuple(_PARAMETERS)
+
+
+def on(*names: str) -> pytest.MarkDecorator:
+    """Runs a test on each of these targets; load them by the fixture in conftest.py."""
+    return pytest.mark.parametrize("target", [_PARAMETERS[name] for name in names])
+
+
+@cache
+def load(target: Target) -> str | None:
+    """Loads the operators of a target. Returns None, or why they cannot be had."""
+    if target is EMULATED:
+        torch.ops.load_library(str(EMULATED_LIBRARY))
+        _layouts.register("lowbit_emulated")
+        for module in (ops.signs, ops.planes, ops.codebook):
+            module.register(target.operators)
+        return None
+    return None if (answer := backends.get(target.backend).available()).ok else answer.reason

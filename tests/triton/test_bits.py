@@ -1,0 +1,187 @@
+"""Interpreted Triton kernels of the families `signs` and `planes` against the fp64 specification."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from lowbit.errors import ValueRangeError
+from lowbit.formats import PRECISIONS, Signs
+
+from tests.ops import cases
+from tests.triton import bits
+from triton_kernels.signs import signs_linear
+
+KINDS = ("signs", "onebit", "mos", "planes")
+precisions = st.sampled_from(PRECISIONS)
+dtypes = st.sampled_from(cases.DTYPES)
+group_sizes = st.sampled_from((-1, 32, 64, 128, 160, 256))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    n=cases.sizes,
+    k=cases.sizes,
+    m=st.integers(0, 17),
+    seed=cases.seeds,
+    precision=precisions,
+    dtype=dtypes,
+    scale_dtype=dtypes,
+    strides=st.sampled_from(cases.STRIDES),
+    group_size=group_sizes,
+    bias=st.booleans(),
+)
+@settings(max_examples=16)
+def test_error_bound(kind, n, k, m, seed, precision, dtype, scale_dtype, strides, group_size, bias):
+    layer = bits.make(kind, n, k, seed, group_size=group_size, scale_dtype=scale_dtype, bias=bias)
+    x = cases.activations(m, k, dtype, seed, strides)
+    cases.check(layer, x, layer.native(x, precision), precision)
+
+
+@given(
+    n=cases.sizes,
+    k=cases.sizes,
+    m=st.integers(1, 9),
+    seed=cases.seeds,
+    stored=st.integers(1, 8),
+    drop=st.integers(0, 7),
+    activation_bits=st.integers(0, 8),
+    group_size=group_sizes,
+    precision=precisions,
+)
+@example(n=5, k=32768 + 64, m=2, seed=1, stored=8, drop=0, activation_bits=8, group_size=-1, precision="fast")
+@example(n=3, k=65536 + 64, m=1, seed=1, stored=4, drop=0, activation_bits=0, group_size=-1, precision="high")
+@settings(max_examples=24)
+def test_planes_bits(n, k, m, seed, stored, drop, activation_bits, group_size, precision):
+    """Every weight width, truncation and activation width."""
+    active = max(1, stored - drop)
+    layer = bits.make(
+        "planes", n, k, seed, bits=stored, group_size=group_size, one_bit_digits=active < stored
+    )
+    x = cases.activations(m, k, torch.float32, seed)
+    choice = {"active_bits": active, "activation_bits": activation_bits}
+    cases.check(layer, x, layer.native(x, precision, **choice), precision, **choice)
+
+
+@pytest.mark.parametrize(
+    ("stored", "one_bit_digits", "group_size"),
+    [
+        (1, False, -1),
+        (2, False, 128),
+        (3, False, 64),
+        (4, False, 128),
+        (7, False, -1),
+        (8, False, 32),
+        (3, True, 128),
+        (8, True, -1),
+    ],
+)
+def test_one_hot_inputs_read_the_weight(stored, one_bit_digits, group_size):
+    layer = bits.make(
+        "planes",
+        9,
+        1100,
+        stored,
+        bits=stored,
+        bias=False,
+        one_bit_digits=one_bit_digits,
+        group_size=group_size,
+    )
+    weight = layer.packed.dequantize()
+    some = [0, 1, 127, 128, 255, 256, 511, 700, 896, 1023, 1024, 1099]
+    assert torch.equal(layer.native(torch.eye(1100)[some], "exact"), weight[:, some].T)
+
+
+def test_digits_of_several_bits_cannot_be_cut():
+    layer = bits.make("planes", 5, 40, bits=6)
+    x = cases.activations(1, 40, torch.float32)
+    for precision in PRECISIONS:
+        cases.check(layer, x, layer.native(x, precision, active_bits=4), precision, active_bits=4)
+    with pytest.raises(ValueRangeError, match="active_bits"):
+        layer.native(x, "high", active_bits=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_row_does_not_depend_on_the_batch(kind, precision):
+    """M = 1..16, over two splits of a row; by 8 and by 16 columns."""
+    layer = bits.make(kind, 40, 1300, 3)
+    x = cases.activations(16, 1300, torch.float32, 3)
+    together = layer.native(x, precision)
+    cases.check(layer, x, together, precision)
+    for part in (slice(0, 1), slice(2, 7), slice(7, 16)):
+        assert bits.same_bits(together[part], layer.native(x[part], precision))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_many_tokens(kind, precision):
+    layer = bits.make(kind, 130, 300, 3)
+    x = cases.activations(33, 300, torch.float16, 3)
+    cases.check(layer, x, layer.native(x, precision), precision)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_bad_token_is_all_nan_and_alone(kind, precision):
+    layer = bits.make(kind, 70, 150, 7)
+    x = cases.activations(5, 150, torch.float32, 7)
+    clean = layer.native(x, precision)
+    x[1, 149], x[2, 0], x[4, 130] = float("nan"), float("inf"), float("-inf")
+    y = layer.native(x, precision)
+    assert bool(y[[1, 2, 4]].isnan().all())
+    assert torch.equal(y[[0, 3]], clean[[0, 3]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_zeros_and_subnormals(kind):
+    layer = bits.make(kind, 70, 150, 7)
+    x = torch.zeros(2, 150)
+    x[1] = 1e-42
+    for precision in PRECISIONS:
+        cases.check(layer, x, layer.native(x, precision), precision)
+
+
+@given(
+    parts=st.lists(st.sampled_from((1, 5, 64, 128, 129, 200)), min_size=1, max_size=4),
+    k=st.sampled_from((131, 1100)),
+    m=st.integers(1, 5),
+    seed=cases.seeds,
+    kind=st.sampled_from(("signs", "onebit", "mos")),
+    precision=precisions,
+)
+@settings(max_examples=10)
+def test_segments_are_the_layers_apart(parts, k, m, seed, kind, precision):
+    """Fused sibling layers give what each gives alone: in integers bit for bit, else within the bound.
+
+    How a row of floats is split depends on how many rows there are.
+    """
+    layers = [bits.make(kind, n, k, seed + i) for i, n in enumerate(parts)]
+    x = cases.activations(m, k, torch.float32, seed)
+    arguments = [layer.arguments(precision) for layer in layers]
+    blocks, scales, router, in_scales, out_scales, bias = zip(*(a[:6] for a in arguments), strict=True)
+
+    def joined(tensors, join, dim):
+        return None if tensors[0] is None else join(list(tensors), dim)
+
+    packed = layers[0].packed
+    assert isinstance(packed, Signs)
+    fused = signs_linear(
+        x,
+        torch.cat(blocks, 2),
+        joined(scales, torch.cat, 0),
+        joined(router, torch.stack, 0),
+        joined(in_scales, torch.stack, 0),
+        joined(out_scales, torch.cat, 1),
+        torch.cat(bias),
+        parts,
+        k,
+        sum(parts),
+        packed.group_size,
+        PRECISIONS.index(precision),
+    )
+    for layer, y in zip(layers, fused.split(parts, dim=1), strict=True):
+        cases.check(layer, x, y, precision)
+        if precision == "high" and kind != "signs":
+            assert torch.equal(y, layer.native(x, precision))

@@ -1,0 +1,83 @@
+"""What the interpreted prologue writes, against the public quantisers, bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lowbit.formats import quantize_activations, quantize_bipolar
+
+from tests.ops import cases
+from tests.triton import bits
+from triton_kernels.bits.staging import Kind, stage
+
+KINDS = [Kind(0, 0), Kind(1, 0), *(Kind(0, activation_bits) for activation_bits in range(1, 9))]
+
+
+def staged_by(*arguments):
+    columns, call = stage(*arguments)
+    call.run()
+    return columns
+
+
+def expected(z, kind):
+    if kind.bits:
+        return quantize_bipolar(z, kind.bits)
+    return quantize_activations(z, "fast" if kind.by_groups else "high")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("k", [1, 130, 1025])
+def test_codes_and_scales(kind, k):
+    check_codes_and_scales(kind, k)
+
+
+@pytest.mark.parametrize("kind", KINDS[:2], ids=str)
+def test_tokens_of_several_blocks(kind):
+    check_codes_and_scales(kind, 5000)
+
+
+def check_codes_and_scales(kind, k):
+    layer = bits.make("onebit", 3, k, scale_dtype=torch.float32)
+    x = cases.activations(4, k, torch.float16, 5, "every second")
+    x[1, k // 2] = float("nan")
+    x[2] = 0
+    staged = staged_by(x, layer.staged(), kind, 0, not kind.by_groups)
+    quantized = expected(x.float() * layer.packed.in_scales, kind)
+    columns = staged.codes[0].reshape(4, kind.columns, -1).long()
+    codes = columns[:, 0] if kind.columns == 1 else 256 * columns[:, 0] + columns[:, 1]
+    assert torch.equal(codes[:, :k], quantized.codes.long())
+    assert not codes[:, k:].any()
+    scales = staged.token_scales[0]
+    groups = quantized.scales.shape[1]
+    assert bits.same_bits(scales[:, :groups], quantized.scales)
+    assert torch.equal(scales[:, groups:].nan_to_num(), torch.zeros_like(scales[:, groups:]))
+    if not kind.by_groups:
+        assert torch.equal(staged.sums[0, :, 0], codes.sum(dim=1))
+
+
+def test_ties_round_to_even():
+    """With a largest magnitude of 127 the steps of `fast` are the values themselves."""
+    x = torch.zeros(1, 128)
+    halves = torch.arange(-60, 60) + 0.5
+    x[0, :120], x[0, 127] = halves, 127.0
+    staged = staged_by(x, bits.make("signs", 3, 128).staged(), Kind(0, 0), 0, False)
+    assert torch.equal(staged.codes[0, 0, :120].float(), halves.round())
+
+
+@pytest.mark.parametrize("experts", [2, 3, 4, 7])
+def test_gates(experts):
+    layer = bits.make("mos", 3, 1500)
+    packed = layer.packed
+    generator = cases.generator(1)
+    shape = (experts, 1500)
+    router = torch.randn(shape, generator=generator) * 0.1
+    staged_layer = layer.staged()._replace(
+        router=router, in_scales=torch.rand(shape, generator=generator), out_scales=torch.ones(experts, 3)
+    )
+    x = cases.activations(5, 1500, torch.bfloat16, 2)
+    staged = staged_by(x, staged_layer, Kind(2, 0), 0, False)
+    gates = torch.softmax(x.double() @ router.double().T, dim=-1)
+    torch.testing.assert_close(staged.gates[0].double(), gates, rtol=1e-5, atol=1e-7)
+    z = x.double() * (gates @ staged_layer.in_scales.double())
+    torch.testing.assert_close(staged.codes[0, :, :1500].double(), z, rtol=1e-5, atol=1e-6)
+    assert packed.experts == 4

@@ -1,0 +1,1 @@
+"""Products with bits of weights, which the families signs and planes share."""

@@ -1,0 +1,103 @@
+"""What of the families signs and planes is compiled ahead of time: layers of 4096 x 4096 as launched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from lowbit.backends.cuda import digit_widths
+from lowbit.formats import PRECISIONS
+from lowbit.formats.base import group_count
+
+from ..compiled import Launch
+from .call import Call
+from .config import SPAN_INPUTS
+from .layer import BitsLayer
+from .linear import calls
+from .product import product
+from .staging import Kind
+
+_FEATURES = 4096
+_MULTIPROCESSORS = 132
+_FAST, _HIGH, _EXACT = range(len(PRECISIONS))
+_EXPERTS = 4
+
+
+def launches(capability: tuple[int, int]) -> list[Launch]:
+    """Every form of the kernels; the same on all targets."""
+    return [*_signs(), *_planes()]
+
+
+def _signs() -> Iterator[Launch]:
+    whole, mixed, grouped = _layer(1, -1), _layer(1, -1, experts=_EXPERTS), _layer(1, 128)
+    for precision, tokens in ((_HIGH, 1), (_HIGH, 4), (_HIGH, 8), (_FAST, 1), (_FAST, 8), (_FAST, 16)):
+        name = f"{PRECISIONS[precision]}, {tokens} tokens"
+        yield _product(f"signs, BinaryMoS, {name}", mixed, Kind(precision, 0), tokens)
+        yield _product(f"signs, g128, {name}", grouped, Kind(precision, 0), tokens)
+    yield _product("signs, g64, high, 4 tokens", _layer(1, 64), Kind(_HIGH, 0), 4)
+    yield _product("signs, exact, 4 tokens", whole, Kind(_EXACT, 0), 4)
+    for precision in range(len(PRECISIONS)):
+        prologue, *_, last = _calls(mixed, Kind(precision, 0), 4)
+        yield prologue.ahead_of_time(f"signs, BinaryMoS, {PRECISIONS[precision]}, prologue")
+        yield last.ahead_of_time(f"signs, BinaryMoS, {PRECISIONS[precision]}, sum of splits")
+
+
+def _planes() -> Iterator[Launch]:
+    for bits in (2, 3, 4, 8):
+        for precision, tokens in ((_HIGH, 1), (_HIGH, 8), (_FAST, 8)):
+            name = f"planes, W{bits} g128, {PRECISIONS[precision]}, {tokens} tokens"
+            yield _product(name, _layer(bits, 128), Kind(precision, 0), tokens)
+    yield _product(
+        "planes, W4 g128 with offsets, high, 4 tokens", _layer(4, 128, offsets=True), Kind(_HIGH, 0), 4
+    )
+    yield _product("planes, W4 g32, high, 4 tokens", _layer(4, 32), Kind(_HIGH, 0), 4)
+    yield _product(
+        "planes, W4 of one-bit digits, high, 4 tokens", _layer(4, 128, one_bit=True), Kind(_HIGH, 0), 4
+    )
+    yield _product("planes, W4 g128, exact, 4 tokens", _layer(4, 128), Kind(_EXACT, 0), 4)
+    for weight_bits, activation_bits in ((1, 1), (2, 2), (4, 4), (8, 8)):
+        name = f"planes, W{weight_bits}A{activation_bits}, 8 tokens"
+        yield _product(name, _layer(weight_bits, -1), Kind(_HIGH, activation_bits), 8)
+    prologue, *_, last = _calls(_layer(4, 128), Kind(_HIGH, 0), 4)
+    yield prologue.ahead_of_time("planes, W4 g128, high, prologue")
+    yield last.ahead_of_time("planes, W4 g128, high, sum of splits")
+
+
+def _layer(
+    bits: int, group_size: int, *, experts: int = 0, offsets: bool = False, one_bit: bool = False
+) -> BitsLayer:
+    def empty(*shape: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
+    groups = (_FEATURES, group_count(_FEATURES, group_size))
+    widths = tuple(digit_widths(bits, bits if one_bit else 0))
+    return BitsLayer(
+        weight=empty(bits, len(widths), 1, 128, dtype=torch.uint8),
+        scales=None if experts else empty(*groups),
+        offsets=empty(*groups, dtype=torch.int16) if offsets else None,
+        router=empty(experts, _FEATURES) if experts else None,
+        in_scales=empty(experts, _FEATURES) if experts else None,
+        out_scales=empty(experts, _FEATURES) if experts else None,
+        bias=None,
+        stored_widths=widths,
+        widths=widths,
+        segments=(_FEATURES,),
+        in_features=_FEATURES,
+        group_size=group_size,
+    )
+
+
+def _calls(layer: BitsLayer, kind: Kind, tokens: int) -> list[Call]:
+    x, y = (torch.empty(tokens, _FEATURES, dtype=torch.float16, device="meta") for _ in range(2))
+    return calls(x, layer, kind, y, _MULTIPROCESSORS)
+
+
+def _product(name: str, layer: BitsLayer, kind: Kind, tokens: int) -> Launch:
+    call = _calls(layer, kind, tokens)[1]
+    inputs = call.constexprs["UNIT"]
+    if call.kernel is product:
+        # The loop of the first digit takes a span at a time, or half of it where registers would not do.
+        heavy = (layer.offsets is not None and layer.grouped) or len(layer.widths) > 1
+        halved = heavy and not call.constexprs["INTEGERS"] and layer.widths[0] > 1
+        inputs *= SPAN_INPUTS // 128 // (2 if halved else 1)
+    return call.ahead_of_time(name, call.constexprs["BLOCK_ROWS"] * inputs)

@@ -1,0 +1,44 @@
+"""Tiles, warps and splits of the products: pure functions of shape and GPU, so nothing is tuned at load.
+
+Splits do not depend on the number of tokens, and up to 16 tokens nor does anything else that the order of a sum
+depends on: so long a row of y has the same bits whatever comes with it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+GEMV_TOKENS = 16
+PROGRAMS_PER_MULTIPROCESSOR = 2
+
+
+class Plan(NamedTuple):
+    """block_rows x block_columns sums a program, over split_steps of the steps that the inputs are cut into."""
+
+    block_rows: int
+    block_columns: int
+    warps: int
+    split_steps: int
+    splits: int
+
+
+def plan(
+    out_features: int,
+    steps: int,
+    tokens: int,
+    multiprocessors: int,
+    most_steps: int,
+    narrow: tuple[int, int, int],
+    wide: tuple[int, int, int],
+) -> Plan:
+    """How to compute y [tokens, out_features] in `steps` steps.
+
+    Args:
+        most_steps: of a split, so that its sums do not overflow.
+        narrow, wide: rows, columns and warps of a program up to GEMV_TOKENS tokens, and above.
+    """
+    rows, columns, warps = narrow if tokens <= GEMV_TOKENS else wide
+    wanted = -(-PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // -(-out_features // rows))
+    splits = max(min(wanted, steps), -(-steps // most_steps))
+    split_steps = -(-steps // splits)
+    return Plan(rows, columns, warps, split_steps, -(-steps // split_steps))

@@ -1,0 +1,145 @@
+"""Vector codebooks: neighbouring inputs share a code per codebook."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..bits.linear import multiprocessors
+from ..bits.prologue import EXACT
+from ..launch import launch
+from .finish import finish, part_buffer
+from .plan import plan
+from .staging import stage_halves, stage_values
+from .target import interpreted
+from .vector_entries import vector_entries
+from .vector_sums import gather_sums, partial_sums
+
+ENTRIES = 256  # of a codebook
+MOST_WIDE_BOOKS = 2  # whose entries for 128 rows, two blocks deep, fit the smallest shared memory
+MOST_STAGED_BOOKS = 4  # the same for 64 rows
+SUM_POSITIONS = 16  # a divisor of the padded positions
+SUM_TILES = {"narrow": (64, 1, 4), "wide": (64, 1, 4)}
+MOST_SUMS = 1 << 24  # float32 values of partial sums that are held at a time
+
+
+def vector_linear(
+    x: Tensor,
+    weight: Tensor,
+    codebooks: Tensor,
+    out_scales: Tensor,
+    bias: Tensor | None,
+    in_features: int,
+    precision: int,
+) -> Tensor:
+    """y [M, N] of x [M, K]: arguments of torch.ops.lowbit.codebook_vector_linear, the codes padded.
+
+    16-bit codebooks with 1, 2, 4, ... inputs a code are operands of matrix products in `fast` and `high`; x is
+    two 16-bit floats where one does not hold it. All else is in float32.
+    """
+    tokens, out_features = x.shape[0], out_scales.shape[0]
+    y = torch.empty(tokens, out_features, dtype=x.dtype, device=x.device)
+    if tokens == 0:
+        return y
+    size = codebooks.shape[2]
+    if precision != EXACT.value and codebooks.dtype != torch.float32 and size & (size - 1) == 0:
+        finish(y, _entries(x, weight, codebooks, out_scales), bias)
+        return y
+    values = stage_values(x).codes
+    turn = max(1, MOST_SUMS // (weight.shape[0] * weight.shape[2] * ENTRIES))
+    for first in range(0, tokens, turn):
+        some = slice(first, first + turn)
+        finish(y[some], _sums(x[some], values[some], weight, codebooks, out_scales, in_features), bias)
+    return y
+
+
+def entry_inputs(vector_size: int) -> int:
+    """Inputs that the entry form multiplies at a time: whole words of four codes."""
+    return max(128, 4 * vector_size)
+
+
+def entry_tiles(books: int) -> dict[str, tuple[int, int, int]]:
+    """Tiles of the entry form; see `plan`."""
+    rows = 128 if books <= MOST_WIDE_BOOKS else 64
+    return {"narrow": (rows, 16, 4), "wide": (rows, 64, 8)}
+
+
+def entry_stages(books: int) -> int:
+    """Blocks of entries of all codebooks that are on their way to shared memory."""
+    return 2 if books <= MOST_STAGED_BOOKS else 1
+
+
+def _entries(x: Tensor, weight: Tensor, codebooks: Tensor, out_scales: Tensor) -> Tensor:
+    books, out_features, positions = weight.shape
+    size = codebooks.shape[2]
+    columns = stage_halves(x, codebooks.dtype, positions * size)
+    block, count = entry_inputs(size), columns.codes.shape[0]
+    steps = positions * size // block
+    own = plan(out_features, steps, x.shape[0], multiprocessors(x.device), steps, **entry_tiles(books))
+    parts = part_buffer(x, own.splits, out_features)
+    launch(
+        vector_entries,
+        (-(-count // own.block_columns), -(-out_features // own.block_rows), own.splits),
+        weight.view(torch.int32),
+        codebooks,
+        columns.codes,
+        columns.scales,
+        out_scales,
+        parts,
+        count,
+        out_features,
+        positions,
+        steps,
+        own.split_steps,
+        BOOKS=books,
+        SIZE=size,
+        PER_TOKEN=columns.per_token,
+        WIDEN=interpreted(),
+        BLOCK_ROWS=own.block_rows,
+        BLOCK_COLUMNS=own.block_columns,
+        BLOCK_INPUTS=block,
+        num_warps=own.warps,
+        num_stages=entry_stages(books),
+    )
+    return parts
+
+
+def _sums(
+    x: Tensor, values: Tensor, weight: Tensor, codebooks: Tensor, out_scales: Tensor, in_features: int
+) -> Tensor:
+    books, out_features, positions = weight.shape
+    tokens = x.shape[0]
+    sums = torch.empty(tokens, books, positions, ENTRIES, dtype=torch.float32, device=x.device)
+    launch(
+        partial_sums,
+        (positions // SUM_POSITIONS, books, tokens),
+        values,
+        codebooks,
+        sums,
+        values.shape[1],
+        in_features,
+        positions,
+        SIZE=codebooks.shape[2],
+        BLOCK_POSITIONS=SUM_POSITIONS,
+        num_warps=4,
+    )
+    steps = positions // SUM_POSITIONS
+    own = plan(out_features, steps, tokens, multiprocessors(x.device), steps, **SUM_TILES)
+    parts = part_buffer(x, own.splits, out_features)
+    launch(
+        gather_sums,
+        (tokens, -(-out_features // own.block_rows), own.splits),
+        weight,
+        sums,
+        out_scales,
+        parts,
+        out_features,
+        positions,
+        steps,
+        own.split_steps,
+        BOOKS=books,
+        BLOCK_ROWS=own.block_rows,
+        BLOCK_POSITIONS=SUM_POSITIONS,
+        num_warps=own.warps,
+    )
+    return parts
