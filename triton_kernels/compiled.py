@@ -11,8 +11,8 @@ from typing import Any
 class Launch:
     """One launch of a kernel, without its data.
 
-    A module of kernels lists those it ships by `launches(capability) -> list[Launch]`, capability as in (8, 0);
-    benchmarks/triton_report compiles them and tests hold them to the recorded figures.
+    A module of kernels lists those it ships by `launches(capability) -> list[Launch]`, capability as in (8,
+    0); benchmarks/triton_report compiles them and tests hold them to the recorded figures.
 
     Attributes:
         name: of the row in the report, "signs, fast, 1 token".
@@ -21,8 +21,8 @@ class Launch:
             Pointers are aligned to 16 bytes, and so are the integers in `divisible`; constexprs are left out.
         constexprs: parameter -> value; None for a tensor that is absent.
         options: num_warps, num_stages.
-        weights: that one iteration of the hot loop of one program multiplies (rows x inputs of the tile); 0 for
-            a kernel without weights.
+        weights: that one iteration of the hot loop of one program multiplies (rows x inputs of the tile); 0
+            for a kernel without weights.
         divisible: integer arguments that are multiples of 16.
     """
 

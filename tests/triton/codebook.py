@@ -47,7 +47,7 @@ def make(kind: str, n: int, k: int, seed: int = 0, **options: Any) -> TritonLaye
 
 
 def set_multiprocessors(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """What the plans take the device for: with few of them a program loops, with many the inputs are split."""
+    """What plans take the device for: with few of them a program loops, with many inputs are split."""
     for module in (dense, scalar, vector):
         monkeypatch.setattr(module, "multiprocessors", lambda device: count)
 

@@ -1,4 +1,4 @@
-"""Plans of the Triton codebook kernels: every step is done once, and tokens do not change the order of a sum."""
+"""Plans of the Triton codebook kernels: every step is done once, in an order that tokens do not change."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Interpreted Triton kernels of scalar codebooks against fp64.
 
-Tables of up to 4 bits in `fast` and `high` are in fixed point, t = 255 t1 + t0, |t| <= 32256: their error, at most
-amax / 64512 of a row, is compared with its bound apart from the products.
+Tables of up to 4 bits in `fast` and `high` are in fixed point, t = 255 t1 + t0, |t| <= 32256: their error, at
+most amax / 64512 of a row, is compared with its bound apart from the products.
 """
 
 from __future__ import annotations

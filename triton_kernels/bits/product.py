@@ -45,7 +45,7 @@ def _whole_pass(
         for field in tl.static_range(FIELDS):
             part = field_of(packed, field, WIDTH)
             own = tl.load(at + field * BYTES, exist[None, :], 0)
-            added = added + (tl.dot(part, own, accumulators[field], out_dtype=tl.int32),)  # noqa: RUF005
+            added = added + (tl.dot(part, own, accumulators[field], out_dtype=tl.int32),)  # type: ignore[assignment]  # noqa: RUF005
         accumulators = added
     total = accumulators[0]
     for field in tl.static_range(1, FIELDS):

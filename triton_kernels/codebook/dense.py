@@ -1,4 +1,4 @@
-"""Small dense products in the precision of their columns: 16-bit floats with fp32 sums, or fp32 throughout."""
+"""Small dense products in the precision of their columns: 16-bit floats with fp32 sums, or all fp32."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Tiles, warps and splits of the products: pure functions of shape and GPU, so nothing is tuned at load.
 
-Splits do not depend on the number of tokens, and up to 16 tokens nor does anything else that the order of a sum
-depends on: so long a row of y has the same bits whatever comes with it.
+Splits do not depend on the number of tokens, and up to 16 tokens nor does anything else that the order of a
+sum depends on: so long a row of y has the same bits whatever comes with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
 class Plan(NamedTuple):
-    """block_rows x block_columns sums a program, over split_steps of the steps that the inputs are cut into."""
+    """block_rows x block_columns sums a program, over split_steps of the steps of the inputs."""
 
     block_rows: int
     block_columns: int

@@ -34,8 +34,8 @@ def scalar_linear(
 ) -> Tensor:
     """y [M, N] of x [M, K]: arguments of torch.ops.lowbit.codebook_scalar_linear, the weight laid out.
 
-    Up to 4 bits `fast` and `high` multiply integers: tables in fixed point with quantised activations. All else
-    is in float32; `fast` quantises activations there as well.
+    Up to 4 bits `fast` and `high` multiply integers: tables in fixed point with quantised activations. All
+    else is in float32; `fast` quantises activations there as well.
     """
     out_features, entries = tables.shape
     y = torch.empty(x.shape[0], out_features, dtype=x.dtype, device=x.device)

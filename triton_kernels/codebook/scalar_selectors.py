@@ -1,13 +1,13 @@
 """Scalar codebooks of 1 to 4 bits on integer tensor cores: bytes of table entries by PRMT from the codes.
 
-    program (column tile, row tile, split)    BLOCK_ROWS x BLOCK_COLUMNS sums over the superblocks of one split
+    program (column tile, row tile, split)    BLOCK_ROWS x BLOCK_COLUMNS sums over superblocks of one split
 
     half of a selector word ---PRMT on the row's bytes t1---> four neighbouring elements of an operand (t1)
                            \\---PRMT on the row's bytes t0---> the same of another operand (t0)
 
-With 4 bits a table has two halves of 8 entries, each looked up and multiplied on its own; what PRMT yields for
-codes of the other half is 0 or -1, and the entries are stored corrected for it. No select, no mask, and the
-product adds for free. Nothing is masked in the loop: rows and columns beyond the last one repeat it.
+With 4 bits a table has two halves of 8 entries, each looked up and multiplied on its own; what PRMT yields
+for codes of the other half is 0 or -1, and the entries are stored corrected for it. No select, no mask, and
+the product adds for free. Nothing is masked in the loop: rows and columns beyond the last one repeat it.
 """
 
 import triton

@@ -1,4 +1,4 @@
-"""Codes of 1 to 4 bits as selectors of byte permutations (lowbit.backends.triton_codebook_layout draws them)."""
+"""Codes of 1 to 4 bits as selectors of byte permutations, drawn in lowbit.backends.triton_codebook_layout."""
 
 import triton
 import triton.language as tl

@@ -51,6 +51,7 @@ def _stage_whole(x: Tensor, precision: int, per_token: int) -> Columns:
     def empty(dtype: torch.dtype, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=x.device)
 
+    unused: tuple[Tensor | None, Tensor | None]
     if precision == EXACT.value:
         codes, scales, unused = empty(torch.float32, columns, padded), None, (None, None)
     else:

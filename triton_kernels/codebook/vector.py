@@ -34,8 +34,8 @@ def vector_linear(
 ) -> Tensor:
     """y [M, N] of x [M, K]: arguments of torch.ops.lowbit.codebook_vector_linear, the codes padded.
 
-    16-bit codebooks with 1, 2, 4, ... inputs a code are operands of matrix products in `fast` and `high`; x is
-    two 16-bit floats where one does not hold it. All else is in float32.
+    16-bit codebooks with 1, 2, 4, ... inputs a code are operands of matrix products in `fast` and `high`; x
+    is two 16-bit floats where one does not hold it. All else is in float32.
     """
     tokens, out_features = x.shape[0], out_scales.shape[0]
     y = torch.empty(tokens, out_features, dtype=x.dtype, device=x.device)

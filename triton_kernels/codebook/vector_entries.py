@@ -2,8 +2,8 @@
 
     program (column tile, row tile, split)    BLOCK_ROWS x BLOCK_COLUMNS sums over the positions of one split
 
-A code is read once, its entry comes from the cache in one load, and all codebooks add to the same sums. The work
-does not depend on the number of columns up to 16; the weight is never expanded beyond a tile.
+A code is read once, its entry comes from the cache in one load, and all codebooks add to the same sums. The
+work does not depend on the number of columns up to 16; the weight is never expanded beyond a tile.
 """
 
 import triton

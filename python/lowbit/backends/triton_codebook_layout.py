@@ -1,7 +1,7 @@
 """How the Triton kernels of the family codebook hold their tensors, in plain torch.
 
-scalar   int32 [N, 8 (head + B S)], S = ceil(K / 256) superblocks: per row a head of 8-word lines and B lines for
-         each superblock. Word w of the lines holds codes of the inputs 4 w + i of every 32:
+scalar   int32 [N, 8 (head + B S)], S = ceil(K / 256) superblocks: per row a head of 8-word lines and B
+         lines for each superblock. Word w of the lines holds codes of the inputs 4 w + i of every 32:
 
              selector word s = 0..3       nibble 7  6  5  4 | 3  2  1  0
              input in the superblock      64 s + 32 + 4 w + i | 64 s + 4 w + i     i = 3 2 1 0
@@ -16,7 +16,8 @@ scalar   int32 [N, 8 (head + B S)], S = ceil(K / 256) superblocks: per row a hea
              5 to 8   four lines with the lowest 4 bits of all codes, B - 4 with the others
 
          The head (up to 4 bits) is the table in fixed point, entry ~ scale (255 t1 + t0), |entry - that| <=
-         amax / 64512, as bytes: all t1, all t0 (one word of four entries with 1 bit), then scale as a float32.
+         amax / 64512, as bytes: all t1, all t0 (one word of four entries with 1 bit), then scale as
+         a float32.
 
 channel  labels of inputs (axis 1) are followed by the inputs in the order of their labels, as for CUDA C++.
 vector   uint8 [M, N, ceil(K / v)], padded with codes 0 so that blocks of positions are whole.
@@ -173,9 +174,9 @@ def _head(tables: Tensor, bits: int) -> Tensor:
 def _corrected(digits: Tensor) -> Tensor:
     """Bytes of 16-entry tables such that the two halves add to the entry that is meant.
 
-    A byte permutation has eight bytes to choose from. Each half is looked up with a selector whose highest bit
-    is set where the other half is meant; it then yields that byte's sign, 0 or -1, instead of the byte. Entries
-    that make the sums come out right again always exist while bytes are <= 126:
+    A byte permutation has eight bytes to choose from. Each half is looked up with a selector whose highest
+    bit is set where the other half is meant; it then yields that byte's sign, 0 or -1, instead of the byte.
+    Entries that make the sums come out right again always exist while bytes are <= 126:
 
                               stored low     stored high    they add to
         low >= 0,  high >= 0   low            high           low + 0, high + 0
