@@ -33,7 +33,8 @@ def _python(code: str, *paths: Path, **variables: str) -> str:
 PROGRAM = """
 import sys, torch, lowbit
 from lowbit import backends, ops
-y = ops.signs_linear(torch.arange(1.0, 5.0), torch.tensor([[15], [5], [0]], dtype=torch.uint8))
+weight = torch.tensor([[15], [5], [0]], dtype=torch.uint8)
+y = ops.signs_linear(torch.arange(1.0, 5.0), weight, precision="exact")
 assert y.tolist() == [10.0, -2.0, -10.0]
 assert "triton" not in sys.modules, "a layer on the CPU has imported Triton"
 print(lowbit.info())
@@ -62,7 +63,7 @@ def test_no_triton_or_a_broken_one(tmp_path: Path, module: str, reason: str) -> 
     (tmp_path / "triton" / "__init__.py").write_text(module)
     printed = _python(PROGRAM, tmp_path)
     assert f"triton   no   {reason}" in printed
-    assert f"backend 'triton' cannot run it; found '{reason}" in printed.replace('"', "'")
+    assert f"backend 'triton' cannot run it; found {reason}" in printed
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -25,16 +26,18 @@ def define() -> None:
     """Defines the operators. Tracers look into them and find the kernels, if those are compiled."""
     define_one = torch.library.custom_op if triton.knobs.runtime.interpret else torch.library.triton_op
     for kind, kernel in KERNELS.items():
-        # The specification has the same arguments.
-        schema = torch.library.infer_schema(TorchBackend().operator(kind), mutates_args=())
-        define_one(f"lowbit::triton_{kind}_linear", _of_any_shape(kernel), mutates_args=(), schema=schema)
+        operator = _of_any_shape(kernel, TorchBackend().operator(kind))
+        define_one(f"lowbit::triton_{kind}_linear", operator, mutates_args=())
 
 
-def _of_any_shape(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`kernel`, which takes x [M, K], for x [..., K]."""
+def _of_any_shape(
+    kernel: Callable[..., Tensor], specification: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    """`kernel`, which takes x [M, K], for x [..., K]; torch reads the arguments off the specification's."""
 
     def operator(x: Tensor, *args: Any) -> Tensor:
         y = kernel(x.reshape(-1, x.shape[-1]), *args)
         return y.reshape(*x.shape[:-1], y.shape[1])
 
+    operator.__signature__ = inspect.signature(specification)  # type: ignore[attr-defined]
     return operator
