@@ -31,6 +31,8 @@ class Target:
     sizes: of N and K that it is given.
     alone: up to how many tokens a row has the bits that it has without the others.
     rounds: kinds whose kernels round tables or products to the precision of `high`.
+    truncates: output dtypes that it does not round to. Triton's interpreter cuts float32 off to bfloat16;
+        compiled kernels round.
     """
 
     backend: str
@@ -63,6 +65,7 @@ class Target:
     )
     alone: int = 16
     rounds: tuple[str, ...] = ("codebook_scalar", "codebook_vector")
+    truncates: tuple[torch.dtype, ...] = ()
 
     def operator(self, kind: str, suffix: str = "") -> Callable[..., Any]:
         """<kind>_linear<suffix>, with its arguments."""
@@ -94,7 +97,7 @@ SLOW_SIZES = (1, 7, 33, 65, 131, 200)
 TORCH = Target("torch", "", examples=0.25, alone=1, rounds=())
 CPU = Target("cpu", "lowbit::", alone=32, rounds=())
 EMULATED = Target("cuda", "lowbit_emulated::", examples=0.1, sizes=SLOW_SIZES)
-TRITON = Target("triton", "lowbit::triton_", examples=0.05, sizes=SLOW_SIZES)
+TRITON = Target("triton", "lowbit::triton_", examples=0.05, sizes=SLOW_SIZES, truncates=(torch.bfloat16,))
 CUDA = Target("cuda", "lowbit::", "cuda")
 TRITON_GPU = Target("triton", "lowbit::triton_", "cuda")
 

@@ -11,7 +11,7 @@ from lowbit.backends.triton_layout import lay_out_bits
 from lowbit.formats import Planes, Signs
 from torch import Tensor
 
-from tests.ops import cases
+from tests.ops import cases, targets
 from triton_kernels.bits.layer import BitsLayer
 from triton_kernels.planes import planes_linear
 from triton_kernels.signs import signs_linear
@@ -44,7 +44,7 @@ def make(
     kind: str, n: int, k: int, seed: int = 0, *, one_bit_digits: bool = False, **options: Any
 ) -> TritonLayer:
     layer = cases.make(kind, n, k, seed, **options)
-    return TritonLayer(layer.packed, layer.bias, one_bit_digits)
+    return TritonLayer(layer.packed, layer.bias, one_bit_digits, target=targets.TRITON)
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

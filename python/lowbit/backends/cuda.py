@@ -31,6 +31,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST = (8, 0)  # compute capability
 TILE_ROWS = 16
 SUPERBLOCK_BYTES = 2048  # of 16 rows; 1024 inputs of one bit each
+SPAN_INPUTS = 1024  # that the kernels take at a time: the units of whole spans exist
 TAIL_BYTES = 3 * SUPERBLOCK_BYTES  # that the kernels may read behind the last one
 WORD_BYTES = 16
 KINDS_OF_BITS = ("signs", "planes")
@@ -93,7 +94,7 @@ def repack_groups(values: Tensor, in_features: int, group_size: int) -> Tensor:
         unit = _unit(group_size)
         units = -(-in_features // unit)
         values = values.repeat_interleave(group_size // unit, dim=1)[:, :units]
-        values = pad(values, (0, -units % 8))
+        values = pad(values, (0, -units % (SPAN_INPUTS // unit)))
     return pad(values, (0, 0, 0, -values.shape[0] % TILE_ROWS)).contiguous()
 
 
