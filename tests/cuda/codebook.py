@@ -211,8 +211,8 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
 
 
-def assert_close(y: Tensor, reference: Tensor, bound: Tensor) -> None:
-    """|y - reference| <= bound + half an ulp of y's dtype, element by element."""
+def assert_close(y: Tensor, reference: Tensor, bound: Tensor, halves: int = 1) -> None:
+    """|y - reference| <= bound + so many halves of an ulp of y's dtype, element by element."""
     assert y.shape == reference.shape
-    excess = (y.double() - reference).abs() - bound - half_ulp(reference.abs() + bound, y.dtype)
+    excess = (y.double() - reference).abs() - bound - halves * half_ulp(reference.abs() + bound, y.dtype)
     assert bool((excess <= 0).all()), f"excess {excess.max():.3e}, bound {bound.max():.3e}"

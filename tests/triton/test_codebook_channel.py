@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from tests.cuda.test_codebook_channel import check, layer_of
+from tests.cuda import test_codebook_channel as cuda
+from tests.cuda.test_codebook_channel import layer_of
 from tests.ops.cases import DTYPES, activations
 from tests.triton import codebook
 from tests.triton.codebook import TritonLayer
@@ -27,6 +29,10 @@ def make(
 ) -> TritonLayer:
     layer = layer_of(kind, n, k, clusters, rank, dtype, label_dtype)
     return TritonLayer(layer.packed, layer.bias)
+
+
+def check(layer: TritonLayer, x: Tensor, y: Tensor) -> None:
+    cuda.check(layer, x, y, codebook.halves(y))
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 132])

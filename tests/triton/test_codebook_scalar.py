@@ -15,11 +15,10 @@ import triton.language as tl
 from lowbit.formats import CodebookScalar, prepare_activations
 from torch import Tensor
 
-from tests.cuda.codebook import assert_close
 from tests.cuda.test_codebook_scalar import dense, fixed_point
 from tests.ops.cases import DTYPES, activations
 from tests.triton import codebook
-from tests.triton.codebook import TritonLayer, make
+from tests.triton.codebook import TritonLayer, assert_close, make
 from triton_kernels.codebook.permute import bytes_of, permute_bytes
 
 PRECISIONS = ("fast", "high", "exact")

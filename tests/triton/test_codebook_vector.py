@@ -12,11 +12,10 @@ import torch
 from lowbit.formats import CodebookVector
 from torch import Tensor
 
-from tests.cuda.codebook import assert_close
 from tests.cuda.test_codebook_vector import layer_of
 from tests.ops.cases import DTYPES, activations
 from tests.triton import codebook
-from tests.triton.codebook import TritonLayer
+from tests.triton.codebook import TritonLayer, assert_close
 from triton_kernels.codebook import vector
 
 PRECISIONS = ("fast", "high", "exact")
