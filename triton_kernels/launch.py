@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-import triton
+from triton.runtime.jit import KernelInterface
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-    """`kernel[grid](*args, **options)` on the current device and stream.
+    """`kernel[grid](*args, **options)` on the device of the first argument, a tensor, and its current stream.
 
-    Inside torch.library.triton_op tracers such as torch.compile see the kernel itself instead of an opaque
-    call. Interpreted kernels (TRITON_INTERPRET=1) are plain Python, which no tracer takes for a kernel.
+    Give it `wrap_triton(name_of_the_kernel)`. So torch, which reads the source of an operator for calls of
+    that form, knows what its compiled graphs depend on, and tracers such as torch.compile see the kernel
+    itself instead of an opaque call. Where one does, nothing is launched, and the compiled graph looks after
+    the device.
     """
-    if isinstance(kernel, triton.JITFunction):
-        kernel = torch.library.wrap_triton(kernel)
-    kernel[grid](*args, **options)
+    traced = not isinstance(kernel, KernelInterface)
+    with nullcontext() if traced else torch.cuda.device_of(args[0]):
+        kernel[grid](*args, **options)

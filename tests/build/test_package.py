@@ -65,17 +65,18 @@ def pure(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, sources / name)
     unwanted = shutil.ignore_patterns("__pycache__", "*.so", "lib", "include", "_build.json", "*.egg-info")
-    shutil.copytree(ROOT / "python", sources / "python", ignore=unwanted)
+    for name in ("python", "triton_kernels"):
+        shutil.copytree(ROOT / name, sources / name, ignore=unwanted)
     environment = {**ENVIRONMENT, "CXX": "/nonexistent/c++"}
     name, site = wheel(sources, tmp_path_factory.mktemp("pure"), environment)
     assert name.endswith("py3-none-any.whl")
     return site
 
 
-def python(site: Path, code: str, **env: str) -> str:
+def python(site: Path, code: str, *, cwd: Path | None = None, **env: str) -> str:
     """Output of a program that imports lowbit from `site`."""
     code = f"import lowbit; assert lowbit.__file__.startswith({str(site)!r}), lowbit.__file__\n{code}"
-    return run(sys.executable, "-c", code, env={**ENVIRONMENT, "PYTHONPATH": str(site), **env})
+    return run(sys.executable, "-c", code, env={**ENVIRONMENT, "PYTHONPATH": str(site), **env}, cwd=cwd)
 
 
 LINEAR = """
@@ -105,6 +106,22 @@ def test_contents(native: Path) -> None:
     cuda = {"lib/liblowbit_cuda.so", "lib/_torch_cuda.so", "include/lowbit_cuda.h"}
     assert found & cuda == (cuda if record["cuda"].startswith("nvcc ") else set())
     assert not any("test" in name for name in found)
+
+
+def test_triton_kernels(native: Path, pure: Path) -> None:
+    """In both wheels, inside the package alone: the bare name belongs to another one."""
+    kernels = {path.relative_to(ROOT) for path in (ROOT / "triton_kernels").rglob("*.py")}
+    assert Path("triton_kernels/bits/product.py") in kernels
+    find = "import importlib.util; print(importlib.util.find_spec('triton_kernels'), lowbit.triton_kernels)"
+    for site in (native, pure):
+        installed = {
+            path.relative_to(site / "lowbit") for path in (site / "lowbit/triton_kernels").rglob("*.py")
+        }
+        assert installed == kernels
+        assert {path.name.split("-")[0] for path in site.iterdir()} == {"lowbit"}
+        bare, inside = python(site, f"import lowbit.triton_kernels; {find}", cwd=site).strip().split(" ", 1)
+        assert bare == "None"
+        assert str(site / "lowbit/triton_kernels/__init__.py") in inside
 
 
 # Ours and torch's that each library needs. No CUDA library: its runtime is inside.

@@ -9,12 +9,12 @@ import torch
 from lowbit.backends.cuda import digit_widths
 from lowbit.backends.triton_layout import lay_out_bits
 from lowbit.formats import Planes, Signs
+from lowbit.triton_kernels.bits.layer import BitsLayer
+from lowbit.triton_kernels.planes import planes_linear
+from lowbit.triton_kernels.signs import signs_linear
 from torch import Tensor
 
 from tests.ops import cases, targets
-from triton_kernels.bits.layer import BitsLayer
-from triton_kernels.planes import planes_linear
-from triton_kernels.signs import signs_linear
 
 
 @dataclass

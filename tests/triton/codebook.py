@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from lowbit.backends import triton_codebook_layout
+from lowbit.triton_kernels import codebook
+from lowbit.triton_kernels.codebook import dense, scalar, vector
 from torch import Tensor
 
 from tests.cuda.codebook import assert_close as assert_close_to
 from tests.ops import cases, targets
-from triton_kernels import codebook
-from triton_kernels.codebook import dense, scalar, vector
 
 PRODUCTS: dict[str, Callable[..., Tensor]] = {
     "codebook_channel": codebook.channel_linear,

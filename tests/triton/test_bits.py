@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lowbit.errors import ValueRangeError
 from lowbit.formats import PRECISIONS, Signs
+from lowbit.triton_kernels.signs import signs_linear
 
 from tests.ops import cases
 from tests.triton import bits
-from triton_kernels.signs import signs_linear
 
 KINDS = ("signs", "onebit", "mos", "planes")
 precisions = st.sampled_from(PRECISIONS)

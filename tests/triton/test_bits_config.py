@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from triton_kernels.bits.config import SPAN_INPUTS, config, prologue_blocks, row_tiles
+from lowbit.triton_kernels.bits.config import SPAN_INPUTS, config, prologue_blocks, row_tiles
 
 FORMS = ("integers", "scaled", "exact")
 SHAPES = [((1,), 1), ((640,), 2048), ((2048, 256, 256), 640), ((4096,), 14336), ((262144,), 640)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from lowbit.formats import quantize_activations, quantize_bipolar
+from lowbit.triton_kernels.bits.staging import Kind, stage
 
 from tests.ops import cases
 from tests.triton import bits
-from triton_kernels.bits.staging import Kind, stage
 
 KINDS = [Kind(0, 0), Kind(1, 0), *(Kind(0, activation_bits) for activation_bits in range(1, 9))]
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lowbit.triton_kernels.codebook.channel import gather
 from torch import Tensor
 
 from tests.cuda import test_codebook_channel as cuda
@@ -13,7 +14,6 @@ from tests.cuda.test_codebook_channel import layer_of
 from tests.ops.cases import DTYPES, activations
 from tests.triton import codebook
 from tests.triton.codebook import TritonLayer
-from triton_kernels.codebook.channel import gather
 
 KINDS = ("channel0", "channel1")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from triton_kernels.codebook.plan import GEMV_TOKENS, Plan, plan
+from lowbit.triton_kernels.codebook.plan import GEMV_TOKENS, Plan, plan
 
 TILES = {"narrow": (128, 16, 4), "wide": (64, 32, 8)}
 

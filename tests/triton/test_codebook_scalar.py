@@ -13,13 +13,13 @@ import torch
 import triton
 import triton.language as tl
 from lowbit.formats import CodebookScalar, prepare_activations
+from lowbit.triton_kernels.codebook.permute import bytes_of, permute_bytes
 from torch import Tensor
 
 from tests.cuda.test_codebook_scalar import dense, fixed_point
 from tests.ops.cases import DTYPES, activations
 from tests.triton import codebook
 from tests.triton.codebook import TritonLayer, assert_close, make
-from triton_kernels.codebook.permute import bytes_of, permute_bytes
 
 PRECISIONS = ("fast", "high", "exact")
 TABLE_BITS = (1, 2, 3, 4)  # that are looked up in fixed point

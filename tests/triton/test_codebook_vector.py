@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 import torch
 from lowbit.formats import CodebookVector
+from lowbit.triton_kernels.codebook import vector
 from torch import Tensor
 
 from tests.cuda.test_codebook_vector import layer_of
 from tests.ops.cases import DTYPES, activations
 from tests.triton import codebook
 from tests.triton.codebook import TritonLayer, assert_close
-from triton_kernels.codebook import vector
 
 PRECISIONS = ("fast", "high", "exact")
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.library import wrap_triton
 
 from ..compiled import Launch
 from ..launch import launch
@@ -34,7 +35,7 @@ class Call(NamedTuple):
     options: Mapping[str, int]
 
     def run(self) -> None:
-        launch(self.kernel, self.grid, *self.arguments, **self.constexprs, **self.options)
+        launch(wrap_triton(self.kernel), self.grid, *self.arguments, **self.constexprs, **self.options)
 
     def ahead_of_time(self, name: str, weights: int = 0) -> Launch:
         """The same without data; tensors may be on the device `meta`."""

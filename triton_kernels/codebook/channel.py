@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.library import wrap_triton
 
 from ..bits.prologue import EXACT
 from ..launch import launch
@@ -76,7 +77,7 @@ def _sum_by_label(values: Columns, labels: Tensor, clusters: int, in_features: i
     tokens, padded = values.codes.shape
     sums = torch.empty(tokens, clusters, dtype=torch.float32, device=values.codes.device)
     launch(
-        sum_by_label,
+        wrap_triton(sum_by_label),
         (-(-clusters // BLOCK_LABELS), tokens),
         values.codes,
         labels,
@@ -104,7 +105,7 @@ def gather(
     # Triton has no pointers to uint16.
     wide = labels.view(torch.int16) if labels.dtype == torch.uint16 else labels
     launch(
-        gather_labels,
+        wrap_triton(gather_labels),
         (-(-tokens // GATHER_TOKENS), -(-out_features // GATHER_ROWS)),
         y,
         sums,

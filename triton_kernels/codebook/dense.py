@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.library import wrap_triton
 
 from ..bits.linear import multiprocessors
 from ..launch import launch
@@ -27,7 +28,7 @@ def dense(x: Columns, weight: Tensor, parts: Tensor) -> None:
     own = _plan(x, weight, parts.shape[1])
     count, rows = x.codes.shape[0], weight.shape[0]
     launch(
-        dense_kernel,
+        wrap_triton(dense_kernel),
         (-(-count // own.block_columns), -(-rows // own.block_rows), own.splits),
         weight,
         x.codes,

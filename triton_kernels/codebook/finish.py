@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.library import wrap_triton
 
 from ..launch import launch
 
@@ -27,7 +28,7 @@ def finish(
     """
     splits, tokens, out_features = parts.shape
     launch(
-        finish_kernel,
+        wrap_triton(finish_kernel),
         (-(-out_features // BLOCK_ROWS), tokens),
         y,
         parts,

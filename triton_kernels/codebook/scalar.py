@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from lowbit.backends.triton_codebook_layout import SUPERBLOCK_INPUTS, TABLE_BITS, head_lines, superblocks_of
 from torch import Tensor
+from torch.library import wrap_triton
 
 from ..bits.linear import multiprocessors
 from ..bits.prologue import EXACT, FAST
@@ -81,7 +82,7 @@ def _selectors(
     own = plan(out_features, steps, x.shape[0], multiprocessors(x.device), MOST_INTEGER_STEPS, **tiles)
     parts = part_buffer(x, own.splits, out_features)
     launch(
-        scalar_selectors,
+        wrap_triton(scalar_selectors),
         (-(-count // own.block_columns), -(-out_features // own.block_rows), own.splits),
         weight,
         columns.codes,
@@ -109,7 +110,7 @@ def _floats(x: Tensor, weight: Tensor, tables: Tensor, values: Tensor, bits: int
     own = plan(out_features, steps, x.shape[0], multiprocessors(x.device), steps, **FLOAT_TILES)
     parts = part_buffer(x, own.splits, out_features)
     launch(
-        scalar_floats,
+        wrap_triton(scalar_floats),
         (-(-x.shape[0] // own.block_columns), -(-out_features // own.block_rows), own.splits),
         weight,
         tables,

@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.library import wrap_triton
 
 from ..bits.config import SPAN_INPUTS, prologue_blocks
 from ..bits.prologue import EXACT, FAST, prologue
@@ -60,7 +61,7 @@ def _stage_whole(x: Tensor, precision: int, per_token: int) -> Columns:
         unused = (empty(torch.int64, tokens), empty(torch.int64, tokens))
     block, route = prologue_blocks(in_features, 0)
     launch(
-        prologue,
+        wrap_triton(prologue),
         (tokens, 1),
         x,
         None,
@@ -98,7 +99,7 @@ def stage_halves(x: Tensor, dtype: torch.dtype, padded: int) -> Columns:
     codes = torch.empty(tokens * per_token, padded, dtype=dtype, device=x.device)
     scales = torch.empty(tokens, 1, dtype=torch.float32, device=x.device)
     launch(
-        halves,
+        wrap_triton(halves),
         (tokens,),
         x,
         codes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.library import wrap_triton
 
 from ..bits.linear import multiprocessors
 from ..bits.prologue import EXACT
@@ -78,7 +79,7 @@ def _entries(x: Tensor, weight: Tensor, codebooks: Tensor, out_scales: Tensor) -
     own = plan(out_features, steps, x.shape[0], multiprocessors(x.device), steps, **entry_tiles(books))
     parts = part_buffer(x, own.splits, out_features)
     launch(
-        vector_entries,
+        wrap_triton(vector_entries),
         (-(-count // own.block_columns), -(-out_features // own.block_rows), own.splits),
         weight.view(torch.int32),
         codebooks,
@@ -111,7 +112,7 @@ def _sums(
     tokens = x.shape[0]
     sums = torch.empty(tokens, books, positions, ENTRIES, dtype=torch.float32, device=x.device)
     launch(
-        partial_sums,
+        wrap_triton(partial_sums),
         (positions // SUM_POSITIONS, books, tokens),
         values,
         codebooks,
@@ -127,7 +128,7 @@ def _sums(
     own = plan(out_features, steps, tokens, multiprocessors(x.device), steps, **SUM_TILES)
     parts = part_buffer(x, own.splits, out_features)
     launch(
-        gather_sums,
+        wrap_triton(gather_sums),
         (tokens, -(-out_features // own.block_rows), own.splits),
         weight,
         sums,
