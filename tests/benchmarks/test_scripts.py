@@ -13,6 +13,7 @@ import pytest
 import torch
 from lowbit.environment import environment
 from lowbit.memory import PeakMemory
+from lowbit.modules import make_linear
 from PIL import Image
 from report.tables import run_table
 from rich.console import Console
@@ -85,13 +86,24 @@ def test_decode_floor(tmp_path, tiny_model, monkeypatch, capsys):  # noqa: F811
 
 def test_the_loop_alone_has_no_linears(tiny_model):  # noqa: F811
     model = decode_floor.load(str(tiny_model)).model
-    bare = decode_floor.without_linears(model)
+    bare = decode_floor.with_linears(model, torch.nn.Linear, decode_floor.ReturnsZeros)
     assert not any(isinstance(module, torch.nn.Linear) for module in bare.modules())
     assert any(isinstance(module, torch.nn.Linear) for module in model.modules())
     ids = torch.tensor([[1, 5, 6]])
     logits = bare(ids).logits
     assert logits.shape == model(ids).logits.shape
     assert not logits.any()
+
+
+@needs_native
+def test_linears_that_only_read_touch_all_they_hold(monkeypatch):
+    layer = make_linear(lowbit.OneBit().quantize(torch.randn(64, 96)))
+    seen = []
+    monkeypatch.setattr(torch, "max", seen.append)
+    y = decode_floor.OnlyReads(layer)(torch.ones(2, 1, 96))
+    assert y.shape == (2, 1, 64)
+    assert not y.any()
+    assert [words.nbytes for words in seen] == [layer.nbytes // 4 * 4]
 
 
 def test_the_demo_packs_everything_and_keeps_its_promise():
