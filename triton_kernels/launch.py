@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import torch
 from triton.runtime.jit import KernelInterface
+
+
+class Listed(NamedTuple):
+    """A launch; `options`: constexprs given by name, num_warps, num_stages."""
+
+    kernel: str
+    grid: tuple[int, ...]
+    options: Mapping[str, Any]
+
+
+_listed: ContextVar[list[Listed] | None] = ContextVar("listed", default=None)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
@@ -18,5 +31,19 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> No
     the device.
     """
     traced = not isinstance(kernel, KernelInterface)
+    if (listed := _listed.get()) is not None:
+        listed.append(Listed((kernel.kernel if traced else kernel).fn.__name__, grid, options))
+        return
     with nullcontext() if traced else torch.cuda.device_of(args[0]):
         kernel[grid](*args, **options)
+
+
+@contextmanager
+def dry_run() -> Iterator[list[Listed]]:
+    """Launches inside are listed instead of started."""
+    listed: list[Listed] = []
+    token = _listed.set(listed)
+    try:
+        yield listed
+    finally:
+        _listed.reset(token)

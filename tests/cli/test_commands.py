@@ -22,7 +22,7 @@ def test_version(run):
 def test_help_lists_the_commands(run):
     result = run("--help")
     assert result.exit_code == 0
-    for name in ("info", "quantize", "inspect", "generate", "bench", "eval", "explain"):
+    for name in ("info", "quantize", "inspect", "generate", "bench", "eval", "explain", "tune"):
         assert name in result.stdout
         assert run(name, "--help").exit_code == 0
 

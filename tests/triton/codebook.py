@@ -11,6 +11,7 @@ import torch
 from lowbit.backends import triton_codebook_layout
 from lowbit.triton_kernels import codebook
 from lowbit.triton_kernels.codebook import dense, scalar, vector
+from lowbit.triton_kernels.gpu import Gpu
 from torch import Tensor
 
 from tests.cuda.codebook import assert_close as assert_close_to
@@ -50,7 +51,7 @@ def make(kind: str, n: int, k: int, seed: int = 0, **options: Any) -> TritonLaye
 def set_multiprocessors(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """What plans take the device for: with few of them a program loops, with many inputs are split."""
     for module in (dense, scalar, vector):
-        monkeypatch.setattr(module, "multiprocessors", lambda device: count)
+        monkeypatch.setattr(module, "gpu_of", lambda device: Gpu(count))
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from lowbit.triton_kernels.bits.config import SPAN_INPUTS, config, prologue_blocks, row_tiles
+from lowbit.triton_kernels.gpu import Gpu
 
 FORMS = ("integers", "scaled", "exact")
 SHAPES = [((1,), 1), ((640,), 2048), ((2048, 256, 256), 640), ((4096,), 14336), ((262144,), 640)]
@@ -13,21 +14,21 @@ SHAPES = [((1,), 1), ((640,), 2048), ((2048, 256, 256), 640), ((4096,), 14336), 
 @pytest.mark.parametrize(("segments", "k"), SHAPES)
 @pytest.mark.parametrize("multiprocessors", [1, 108, 132])
 def test_splits_cover_the_row_and_do_not_depend_on_few_tokens(form, segments, k, multiprocessors):
-    plans = [config(segments, k, m, 2, multiprocessors, form) for m in range(1, 17)]
+    plans = [config(segments, k, m, 2, Gpu(multiprocessors), form) for m in range(1, 17)]
     assert len({(plan.split_spans, plan.splits) for plan in plans}) == 1
     spans = -(-k // SPAN_INPUTS)
-    for plan in [*plans, config(segments, k, 300, 1, multiprocessors, form)]:
+    for plan in [*plans, config(segments, k, 300, 1, Gpu(multiprocessors), form)]:
         assert (plan.splits - 1) * plan.split_spans < spans <= plan.splits * plan.split_spans
 
 
 def test_small_layers_fill_the_gpu():
     for m in (1, 16):
-        plan = config((640,), 16384, m, 2, 132, "integers")
+        plan = config((640,), 16384, m, 2, Gpu(132), "integers")
         assert row_tiles((640,), plan.block_rows) * plan.splits > 0.5 * 132
 
 
 def test_large_layers_are_not_split():
-    assert config((262144,), 16384, 1, 2, 132, "scaled").splits == 1
+    assert config((262144,), 16384, 1, 2, Gpu(132), "scaled").splits == 1
 
 
 def test_segments_start_tiles():

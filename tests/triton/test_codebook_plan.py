@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from lowbit.triton_kernels.codebook.plan import GEMV_TOKENS, Plan, plan
+from lowbit.triton_kernels.gpu import Gpu
 
 TILES = {"narrow": (128, 16, 4), "wide": (64, 32, 8)}
 
@@ -13,9 +14,8 @@ TILES = {"narrow": (128, 16, 4), "wide": (64, 32, 8)}
 @pytest.mark.parametrize("multiprocessors", [1, 132])
 @pytest.mark.parametrize("most_steps", [3, 1000])
 def test_splits(out_features: int, steps: int, multiprocessors: int, most_steps: int) -> None:
-    plans = {
-        plan(out_features, steps, m, multiprocessors, most_steps, **TILES) for m in range(1, GEMV_TOKENS + 1)
-    }
+    gpu = Gpu(multiprocessors)
+    plans = {plan("x", out_features, steps, m, gpu, most_steps, **TILES) for m in range(1, GEMV_TOKENS + 1)}
     (own,) = plans
     assert own.split_steps <= most_steps
     # All steps, and no split without one.
@@ -23,10 +23,10 @@ def test_splits(out_features: int, steps: int, multiprocessors: int, most_steps:
 
 
 def test_small_layers_fill_the_device() -> None:
-    own = plan(256, 16, 1, 132, 256, **TILES)
+    own = plan("x", 256, 16, 1, Gpu(132), 256, **TILES)
     assert (own.splits, own.split_steps) == (16, 1)
-    assert plan(150000, 16, 1, 132, 256, **TILES).splits == 1
+    assert plan("x", 150000, 16, 1, Gpu(132), 256, **TILES).splits == 1
 
 
 def test_many_tokens_take_wide_tiles() -> None:
-    assert plan(100, 4, GEMV_TOKENS + 1, 1, 4, **TILES) == Plan(64, 32, 8, 4, 1)
+    assert plan("x", 100, 4, GEMV_TOKENS + 1, Gpu(1), 4, **TILES) == Plan(64, 32, 8, 4, 1)

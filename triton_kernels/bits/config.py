@@ -1,5 +1,7 @@
 """Tiles, warps and splits of a product: pure functions of shape and GPU, so nothing is tuned at load.
 
+What `lowbit tune` has measured on the GPU goes before them.
+
 The numbers come from the compiled code. 128 rows in four warps amortise the fragments of the activations
 (0.51 thread-instructions per one-bit weight at 16 columns on sm_80, 0.59 with eight warps or with 64 rows).
 Wider tiles than 16 columns spill, or cost as much per column.
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from ..gpu import Gpu
 
 SPAN_INPUTS = 1024
 GEMV_TOKENS = 16  # up to here a row of y has the same bits whatever the number of tokens
@@ -39,7 +43,7 @@ def config(
     in_features: int,
     tokens: int,
     columns_per_token: int,
-    multiprocessors: int,
+    gpu: Gpu,
     form: str,
     widest: int = 1,
 ) -> Config:
@@ -61,11 +65,16 @@ def config(
         # Without a second column to join at once, scaled sums of 16 columns spill.
         narrow = columns <= 8 or (form == "scaled" and columns_per_token == 1)
         rows, width, warps = 128, 8 if narrow else 16, 4
+    per_multiprocessor = PROGRAMS_PER_MULTIPROCESSOR
+    if tokens <= GEMV_TOKENS:
+        key = f"{form} {'+'.join(map(str, segments))} x {in_features}, {columns_per_token} {widest}"
+        if (tuned := gpu.tuned.get(key)) is not None:
+            per_multiprocessor, rows, warps, stages = tuned.over(rows, warps, stages)
     programs = row_tiles(segments, rows)
     if tokens > GEMV_TOKENS:
         programs *= -(-columns // width)
     spans = -(-in_features // SPAN_INPUTS)
-    wanted = -(-PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // programs)
+    wanted = -(-per_multiprocessor * gpu.multiprocessors // programs)
     split_spans = -(-spans // min(wanted, spans))
     return Config(rows, width, warps, stages, split_spans, -(-spans // split_spans))
 

@@ -10,6 +10,7 @@ from lowbit.formats import PRECISIONS
 from lowbit.formats.base import group_count
 
 from ..compiled import Launch
+from ..gpu import INTERPRETED_MULTIPROCESSORS, Gpu
 from .call import Call
 from .config import SPAN_INPUTS
 from .layer import BitsLayer
@@ -18,7 +19,7 @@ from .product import product
 from .staging import Kind
 
 _FEATURES = 4096
-_MULTIPROCESSORS = 132
+_GPU = Gpu(INTERPRETED_MULTIPROCESSORS)
 _FAST, _HIGH, _EXACT = range(len(PRECISIONS))
 _EXPERTS = 4
 
@@ -89,7 +90,7 @@ def _layer(
 
 def _calls(layer: BitsLayer, kind: Kind, tokens: int) -> list[Call]:
     x, y = (torch.empty(tokens, _FEATURES, dtype=torch.float16, device="meta") for _ in range(2))
-    return calls(x, layer, kind, y, _MULTIPROCESSORS)
+    return calls(x, layer, kind, y, _GPU)
 
 
 def _product(name: str, layer: BitsLayer, kind: Kind, tokens: int) -> Launch:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
 from lowbit.backends.triton_layout import row_blocks
 from torch import Tensor
 
+from ..gpu import Gpu, gpu_of
 from .call import Call
 from .config import Config, config, row_tiles
 from .epilogue import combine
@@ -28,18 +28,12 @@ def bits_linear(x: Tensor, layer: BitsLayer, precision: int, activation_bits: in
     y = torch.empty(x.shape[0], layer.out_features, dtype=x.dtype, device=x.device)
     if x.shape[0] > 0:
         kind = Kind(precision, activation_bits)
-        for call in calls(x, layer, kind, y, multiprocessors(x.device)):
+        for call in calls(x, layer, kind, y, gpu_of(x.device)):
             call.run()
     return y
 
 
-@cache
-def multiprocessors(device: torch.device) -> int:
-    """Of the GPU; where kernels are interpreted, as many as an H100 has."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
-
-
-def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, multiprocessors: int) -> list[Call]:
+def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[Call]:
     """The kernels that compute y: prologue, product and, where rows are split, the sum of the parts."""
     tokens = x.shape[0]
     if kind.exact:
@@ -49,9 +43,7 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, multiprocessors: i
     else:
         form, unit = "integers", 128
     integers = form == "integers"
-    plan = config(
-        layer.segments, layer.in_features, tokens, kind.columns, multiprocessors, form, max(layer.widths)
-    )
+    plan = config(layer.segments, layer.in_features, tokens, kind.columns, gpu, form, max(layer.widths))
     columns, prologue = stage(x, layer, kind, unit if layer.grouped else 0, integers)
     if plan.splits == 1:
         return [prologue, _product(y, layer, kind, columns, plan, unit, integers)]

@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import wrap_triton
 
-from ..bits.linear import multiprocessors
+from ..gpu import gpu_of
 from ..launch import launch
 from .plan import plan
 from .staging import Columns
@@ -51,8 +51,8 @@ def dense(x: Columns, weight: Tensor, parts: Tensor) -> None:
 
 def _plan(x: Columns, weight: Tensor, tokens: int):
     steps = -(-weight.shape[1] // BLOCK_INPUTS)
-    tiles = VALUES_TILES if x.scales is None else HALVES_TILES
-    return plan(weight.shape[0], steps, tokens, multiprocessors(weight.device), steps, **tiles)
+    name, tiles = ("values", VALUES_TILES) if x.scales is None else ("halves", HALVES_TILES)
+    return plan(f"dense {name}", weight.shape[0], steps, tokens, gpu_of(weight.device), steps, **tiles)
 
 
 @triton.jit

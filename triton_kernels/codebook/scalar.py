@@ -7,8 +7,8 @@ from lowbit.backends.triton_codebook_layout import SUPERBLOCK_INPUTS, TABLE_BITS
 from torch import Tensor
 from torch.library import wrap_triton
 
-from ..bits.linear import multiprocessors
 from ..bits.prologue import EXACT, FAST
+from ..gpu import gpu_of
 from ..launch import launch
 from .finish import finish, part_buffer
 from .plan import plan
@@ -79,7 +79,15 @@ def _selectors(
 ) -> Tensor:
     steps, count = superblocks_of(in_features), columns.codes.shape[0]
     tiles = selector_tiles(fast=columns.per_token == 1)
-    own = plan(out_features, steps, x.shape[0], multiprocessors(x.device), MOST_INTEGER_STEPS, **tiles)
+    own = plan(
+        f"selectors {bits} bits",
+        out_features,
+        steps,
+        x.shape[0],
+        gpu_of(x.device),
+        MOST_INTEGER_STEPS,
+        **tiles,
+    )
     parts = part_buffer(x, own.splits, out_features)
     launch(
         wrap_triton(scalar_selectors),
@@ -107,7 +115,9 @@ def _selectors(
 
 def _floats(x: Tensor, weight: Tensor, tables: Tensor, values: Tensor, bits: int, in_features: int) -> Tensor:
     steps, out_features = superblocks_of(in_features), tables.shape[0]
-    own = plan(out_features, steps, x.shape[0], multiprocessors(x.device), steps, **FLOAT_TILES)
+    own = plan(
+        f"scalar floats {bits} bits", out_features, steps, x.shape[0], gpu_of(x.device), steps, **FLOAT_TILES
+    )
     parts = part_buffer(x, own.splits, out_features)
     launch(
         wrap_triton(scalar_floats),

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
-from ..bits.linear import multiprocessors
 from ..bits.prologue import EXACT
+from ..gpu import gpu_of
 from ..launch import launch
 from .finish import finish, part_buffer
 from .plan import plan
@@ -76,7 +76,15 @@ def _entries(x: Tensor, weight: Tensor, codebooks: Tensor, out_scales: Tensor) -
     columns = stage_halves(x, codebooks.dtype, positions * size)
     block, count = entry_inputs(size), columns.codes.shape[0]
     steps = positions * size // block
-    own = plan(out_features, steps, x.shape[0], multiprocessors(x.device), steps, **entry_tiles(books))
+    own = plan(
+        f"entries {books} x {size}",
+        out_features,
+        steps,
+        x.shape[0],
+        gpu_of(x.device),
+        steps,
+        **entry_tiles(books),
+    )
     parts = part_buffer(x, own.splits, out_features)
     launch(
         wrap_triton(vector_entries),
@@ -125,7 +133,7 @@ def _sums(
         num_warps=4,
     )
     steps = positions // SUM_POSITIONS
-    own = plan(out_features, steps, tokens, multiprocessors(x.device), steps, **SUM_TILES)
+    own = plan(f"sums of {books}", out_features, steps, tokens, gpu_of(x.device), steps, **SUM_TILES)
     parts = part_buffer(x, own.splits, out_features)
     launch(
         wrap_triton(gather_sums),

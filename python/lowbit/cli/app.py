@@ -96,7 +96,7 @@ def _root(
 
 
 def _register() -> None:
-    from lowbit.cli import bench, compare, evaluate, explain, generate, info, inspect, quantize
+    from lowbit.cli import bench, compare, evaluate, explain, generate, info, inspect, quantize, tune
 
     app.command("info")(info.info)
     app.command("quantize")(quantize.quantize)
@@ -108,6 +108,7 @@ def _register() -> None:
     app.add_typer(timings, name="bench")
     app.command("eval")(evaluate.evaluate)
     app.command("explain")(explain.explain)
+    app.command("tune")(tune.tune)
 
 
 _register()

@@ -1,0 +1,185 @@
+"""Tiles that were measured: how they are found, kept, and obeyed. Timers here are made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lowbit import tuning
+from lowbit.backends import triton_tune
+from lowbit.formats import PRECISIONS
+from lowbit.triton_kernels import gpu as described
+from lowbit.triton_kernels.bits.config import config
+from lowbit.triton_kernels.codebook.plan import plan
+from lowbit.triton_kernels.gpu import Gpu, assume, gpu_of
+from lowbit.tuning import Tiles, candidates
+from triton.errors import TritonError
+
+from tests.ops import cases, targets
+
+GPU = "Some GPU"
+BITS, CODEBOOK = "integers 64 x 4096, 2 1", "dense halves, 64 rows, 64 steps"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+# ---- the file ----
+
+
+def test_kept(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    assert tuning.load(GPU) == {}
+    file = tuning.store(GPU, {BITS: Tiles(4, 64, 4, 2), CODEBOOK: Tiles(1)})
+    assert tmp_path in file.parents
+    tuning.store(GPU, {CODEBOOK: Tiles(8)})
+    assert tuning.load(GPU) == {BITS: Tiles(4, 64, 4, 2), CODEBOOK: Tiles(8)}
+    assert tuning.load("Another GPU") == {}
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert not recwarn.list
+
+
+def test_other_versions_have_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("lowbit", "torch", "triton"):
+        tuning.store(GPU, {CODEBOOK: Tiles(8)})
+        with monkeypatch.context() as other:
+            other.setattr(f"{module}.__version__", "99.0")
+            assert tuning.load(GPU) == {}
+
+
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert tuning.path(GPU).parent == Path("/home/someone/.cache/lowbit/tiles")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: "",
+        lambda text: text[:-3],
+        lambda text: "[]",
+        lambda text: "\udcff",
+        lambda text: "[" * 100_000,
+        lambda text: text.replace(GPU, "Another GPU"),
+        lambda text: re.sub(r'"torch": "[^"]*"', '"torch": "1.0"', text),
+        lambda text: text.replace("dense halves", "integers 7"),
+        lambda text: json.dumps({**json.loads(text), "tiles": {CODEBOOK: [3, 0, 0, 0]}}),
+        lambda text: json.dumps({**json.loads(text), "tiles": {CODEBOOK: "wide"}}),
+        lambda text: json.dumps({**json.loads(text), "tiles": {CODEBOOK: [8, 0, 0, 0, 0]}}),
+        lambda text: json.dumps({**json.loads(text), "tiles": None}),
+    ],
+)
+def test_what_is_not_ours_is_ignored(spoil: Callable[[str], str]) -> None:
+    file = tuning.store(GPU, {CODEBOOK: Tiles(8)})
+    file.write_text(spoil(file.read_text()), errors="surrogateescape")
+    with pytest.warns(UserWarning, match=r"^lowbit: "):
+        assert tuning.load(GPU) == {}
+    with pytest.warns(UserWarning, match=r"^lowbit: "):
+        tuning.store(GPU, {BITS: Tiles(1, 64, 4, 2)})
+    assert tuning.load(GPU) == {BITS: Tiles(1, 64, 4, 2)}
+
+
+def test_what_cannot_be_read_is_ignored() -> None:
+    tuning.path(GPU).mkdir(parents=True)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert tuning.load(GPU) == {}
+
+
+def test_written_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tuning.store(GPU, {CODEBOOK: Tiles(8)})
+
+    def fail(source: str, target: Path) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        tuning.store(GPU, {CODEBOOK: Tiles(1)})
+    assert tuning.load(GPU) == {CODEBOOK: Tiles(8)}
+    assert list(file.parent.iterdir()) == [file]
+
+
+# ---- who obeys it ----
+
+
+def test_plans_obey() -> None:
+    def bits(tokens: int, tuned: dict[str, Tiles]) -> object:
+        return config((64,), 4096, tokens, 2, Gpu(1, tuned), "integers")
+
+    def codebook(tokens: int, tuned: dict[str, Tiles]) -> object:
+        tiles = {"narrow": (64, 16, 4), "wide": (64, 64, 8)}
+        return plan("dense halves", 64, 64, tokens, Gpu(1, tuned), 64, **tiles)
+
+    tuned = {BITS: Tiles(4, 64, 8, 3), CODEBOOK: Tiles(8)}
+    for tokens in (1, 16):
+        own = bits(tokens, tuned)
+        assert (own.splits, own.block_rows, own.warps, own.stages) == (4, 64, 8, 3)
+        assert codebook(tokens, tuned).splits == 8
+    assert bits(1, {}).splits == codebook(1, {}).splits == 2
+    assert (bits(17, tuned), codebook(17, tuned)) == (bits(17, {}), codebook(17, {}))
+
+
+def test_the_gpu_is_described_with_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Properties:
+        multi_processor_count = 108
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: GPU)
+    device = torch.device("cuda", 0)
+    described.forget()
+    assert gpu_of(device) == Gpu(108, {})
+    tuning.store(GPU, {CODEBOOK: Tiles(8)})
+    described.forget()
+    assert gpu_of(device) == Gpu(108, {CODEBOOK: Tiles(8)})
+    described.forget()
+
+
+@pytest.mark.parametrize("kind", ["mos", "planes", "channel1", "scalar", "vector"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_candidate_is_right(kind: str, precision: str) -> None:
+    """And does not change a row's bits with the number of tokens."""
+    targets.load(targets.TRITON)
+    layer = cases.make(kind, 33, 1100, 5, target=targets.TRITON)
+    x = cases.activations(2, 1100, torch.float32, 5)
+    (product, *_) = triton_tune.products(lambda: layer.native(x[:1], precision), CPU)
+    # The interpreter knows neither warps nor stages.
+    for tiles in {tiles[:2]: tiles for tiles in candidates(product)}.values():
+        with assume(Gpu(2, {product: tiles})):
+            y = layer.check(x, precision)
+            assert torch.equal(layer.native(x[:1], precision), y[:1])
+
+
+# ---- how it is found ----
+
+
+def _product() -> tuple[Callable[[], object], list[str]]:
+    targets.load(targets.TRITON)
+    layer = cases.make("channel0", 70, 300, target=targets.TRITON)
+    x = cases.activations(1, 300, torch.float32)
+    return lambda: layer.native(x, "high"), triton_tune.products(lambda: layer.native(x, "high"), CPU)
+
+
+def test_the_fastest_is_taken() -> None:
+    """Of each product by itself, where it gains; what a GPU refuses is passed over."""
+    run, products = _product()
+    assert len(products) == len(set(products)) == 2  # shared channels and the low rank
+
+    def time(run: Callable[[], object]) -> float:
+        first, second = (gpu_of(CPU).tuned.get(product) for product in products)
+        if second == Tiles(8):
+            raise TritonError("out of resources")
+        return {None: 10.0, Tiles(4): 7.0}.get(first, 8.0) + {None: 3.0, Tiles(2): 2.9}.get(second, 5.0)
+
+    found = triton_tune.tune(run, CPU, {}, time)
+    assert [(one.product, one.tiles) for one in found] == [(products[0], Tiles(4)), (products[1], None)]
+    assert (found[0].before, found[0].after) == (13.0, 10.0)
+    assert found[1].before == found[1].after == 10.0
+    assert triton_tune.tune(run, CPU, dict.fromkeys(products), time) == []
