@@ -18,6 +18,12 @@ class Listed(NamedTuple):
     grid: tuple[int, ...]
     options: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        """The kernel and its tile, rows x columns of y."""
+        columns = self.options.get("BLOCK_COLUMNS", self.options.get("BLOCK_TOKENS"))
+        rows = self.options.get("BLOCK_ROWS")
+        return self.kernel if rows is None else f"{self.kernel} {rows}x{columns or 1}"
+
 
 _listed: ContextVar[list[Listed] | None] = ContextVar("listed", default=None)
 

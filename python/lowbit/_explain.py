@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import torch
 from torch import nn
 
+from lowbit import backends
+from lowbit.backends.base import KernelChoice
+from lowbit.backends.torch import ARGUMENTS
 from lowbit.bandwidth import Bandwidth, bandwidth
 from lowbit.formats import FORMATS
 from lowbit.modules import PackedModule, PlanesLinear, QuantizedLinear, TiedEmbedding
@@ -19,8 +23,9 @@ class LayerExplanation:
 
     Attributes:
         name, shape, scheme, bits_per_weight: as in the report of `replace_linear`.
-        kernel: what computes it.
-        backend: that the kernel belongs to; reason: why this one, and why not those before it.
+        kernel: what computes the product of one token, with the tile of Triton kernels.
+        backend: that the kernel belongs to; reason: why this one, and why not those before it; why this
+            kernel, and why not the backend's others.
         precision: how activations are quantised: "fast", "high", "exact", or "A4" for 4-bit activations;
             "(float)" behind it where the kind of weight leaves them in float; "-" for an embedding.
         nbytes: of the packed tensors in memory; 0 for an embedding that reads those of another layer.
@@ -100,15 +105,15 @@ def explain(model: nn.Module) -> Explanation:
     layers = []
     for module, name in names.items():
         if isinstance(module, PackedModule):
-            layers.append(_layer(name, module, module, _kernel(module), rate))
+            layers.append(_layer(name, module, module, _choice(module), rate))
         elif isinstance(module, TiedEmbedding):
-            kernel = f"rows of {names.get(module.head, 'another layer')}"
-            layers.append(_layer(name, module, module.head, kernel, rate))
+            choice = KernelChoice(f"rows of {names.get(module.head, 'another layer')}")
+            layers.append(_layer(name, module, module.head, choice, rate))
     return Explanation(tuple(layers), rate)
 
 
 def _layer(
-    name: str, module: nn.Module, source: PackedModule, kernel: str, rate: Bandwidth | None
+    name: str, module: nn.Module, source: PackedModule, choice: KernelChoice, rate: Bandwidth | None
 ) -> LayerExplanation:
     read = _read_bytes(module, source)
     return LayerExplanation(
@@ -116,9 +121,9 @@ def _layer(
         shape=(source.out_features, source.in_features),
         scheme=source.kind if source.scheme is None else source.scheme.name,
         bits_per_weight=source.bits_per_weight,
-        kernel=kernel,
+        kernel=choice.kernel,
         backend=source.backend,
-        reason=source.backend_reason,
+        reason="; ".join([source.backend_reason, *_reasons(choice)]),
         precision=_precision(module),
         nbytes=source.nbytes if module is source else 0,
         read_bytes=read,
@@ -135,13 +140,22 @@ def _read_bytes(module: nn.Module, source: PackedModule) -> int:
     return module.nbytes - weight + weight * module.active_bits // module.bits
 
 
-def _kernel(module: PackedModule) -> str:
+def _choice(module: PackedModule) -> KernelChoice:
     if not isinstance(module, QuantizedLinear):
-        return "rows"
-    kernel = f"{module.kind}_linear"
+        return KernelChoice("rows")
+    x = torch.empty((1, module.in_features), dtype=module.dtype, device="meta")
+    numbers = module._numbers()
+    tensors = {**module.runtime_tensors(), "bias": module.bias}
+    arguments = [tensors.get(name) for name in ARGUMENTS[module.kind][1 : -len(numbers)]]
+    choice = backends.get(module.backend).choose(module.kind, x, (*arguments, *numbers))
     if isinstance(module, PlanesLinear) and module.active_bits < module.bits:
-        kernel += f", {module.active_bits} of {module.bits} planes"
-    return kernel
+        return choice._replace(kernel=f"{choice.kernel}, {module.active_bits} of {module.bits} planes")
+    return choice
+
+
+def _reasons(choice: KernelChoice) -> list[str]:
+    own = [f"{choice.kernel}: {choice.reason}"] if choice.reason else []
+    return own + [f"not {kernel}: {reason}" for kernel, reason in choice.rejected.items()]
 
 
 def _precision(module: nn.Module) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,14 @@ class Availability(NamedTuple):
 
     ok: bool
     reason: str
+
+
+class KernelChoice(NamedTuple):
+    """A kernel, why it is the one, and why others of its backend are not."""
+
+    kernel: str
+    reason: str = ""
+    rejected: Mapping[str, str] = MappingProxyType({})
 
 
 class Backend(Protocol):
@@ -63,6 +72,10 @@ class Backend(Protocol):
 
     def operator(self, kind: str) -> Callable[..., Tensor]:
         """The product with laid-out tensors: the torch operator `lowbit::<kind>_linear` or its equal."""
+        ...
+
+    def choose(self, kind: str, x: Tensor, arguments: Sequence[Any]) -> KernelChoice:
+        """The kernel that `operator(kind)(x, *arguments)` would run. Nothing runs; x may be on any device."""
         ...
 
 

@@ -13,14 +13,15 @@ padded row has scale 0. This is a permutation of the canonical bytes: `untile_*`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from lowbit.backends import huge_pages
-from lowbit.backends.base import Availability, Tensors, packed_format
+from lowbit.backends.base import Availability, KernelChoice, Tensors, packed_format
 from lowbit.formats import FORMATS
 from lowbit.formats.base import Metadata
 
@@ -143,3 +144,6 @@ class CpuBackend:
 
     def operator(self, kind: str) -> Callable[..., Tensor]:
         return self._operators[kind]
+
+    def choose(self, kind: str, x: Tensor, arguments: Sequence[Any]) -> KernelChoice:
+        return KernelChoice(f"{kind}_linear")

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lowbit.backends.base import Availability, Tensors, packed_format
+from lowbit.backends import cuda_plan
+from lowbit.backends.base import Availability, KernelChoice, Tensors, packed_format
+from lowbit.backends.torch import ARGUMENTS
 from lowbit.formats import FORMATS
 from lowbit.formats.base import Metadata, group_count
 from lowbit.formats.codebook import label_dtype
@@ -233,3 +235,15 @@ class CudaBackend:
 
     def operator(self, kind: str) -> Callable[..., Tensor]:
         return self._operators[kind]
+
+    def choose(self, kind: str, x: Tensor, arguments: Sequence[Any]) -> KernelChoice:
+        named = dict(zip(ARGUMENTS[kind], (x, *arguments), strict=True))
+        weight = named["weight"]
+        widths = digit_widths(*weight.shape[:2]) if kind in KINDS_OF_BITS else ()
+        return cuda_plan.choose(kind, named, gpu_of(weight.device), tuple(widths))
+
+
+def gpu_of(device: torch.device) -> cuda_plan.Gpu:
+    """What the choice of a kernel depends on."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return cuda_plan.Gpu(10 * major + minor, torch.cuda.get_device_properties(device).multi_processor_count)

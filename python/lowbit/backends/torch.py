@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lowbit.backends.base import Availability, Tensors, packed_format
+from lowbit.backends.base import Availability, KernelChoice, Tensors, packed_format
 from lowbit.formats import PRECISIONS, CodebookChannel, CodebookScalar, CodebookVector, Planes, Signs
 from lowbit.formats.base import Metadata
 
@@ -155,3 +157,10 @@ class TorchBackend:
 
     def operator(self, kind: str) -> Callable[..., Tensor]:
         return _OPERATORS[kind]
+
+    def choose(self, kind: str, x: Tensor, arguments: Sequence[Any]) -> KernelChoice:
+        return KernelChoice(f"{kind}_linear")
+
+
+# Of `<kind>_linear`, the same for all backends: x, then tensors by their names in checkpoints, then numbers.
+ARGUMENTS = {kind: tuple(inspect.signature(function).parameters) for kind, function in _OPERATORS.items()}

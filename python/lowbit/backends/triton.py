@@ -8,13 +8,14 @@ gets that.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowbit.backends import triton_codebook_layout
-from lowbit.backends.base import Availability, Tensors, packed_format
+from lowbit.backends.base import Availability, KernelChoice, Tensors, packed_format
 from lowbit.backends.triton_layout import lay_out_bits, restore_bits, rows_of_bits
 from lowbit.formats import FORMATS
 from lowbit.formats.base import Metadata
@@ -103,3 +104,14 @@ class TritonBackend:
 
     def operator(self, kind: str) -> Callable[..., Tensor]:
         return self._operators[kind]
+
+    def choose(self, kind: str, x: Tensor, arguments: Sequence[Any]) -> KernelChoice:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        from lowbit.ops._triton import KERNELS
+        from lowbit.triton_kernels.launch import dry_run
+
+        with FakeTensorMode() as mode, dry_run() as launches:
+            fake = [mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments]
+            KERNELS[kind](torch.empty(x.shape, dtype=x.dtype, device=fake[0].device), *fake)
+        return KernelChoice(" + ".join(map(str, launches)))
