@@ -5,6 +5,8 @@ Skipped where there is none.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from lowbit import backends, ops
@@ -97,6 +99,21 @@ def test_streams(target: Target) -> None:
     torch.cuda.synchronize()
     for i in range(2):
         assert all(torch.equal(y, expected[i]) for y in results[i])
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="takes two GPUs")
+@on_gpus
+@pytest.mark.parametrize("kind", cases.KINDS)
+def test_second_gpu(target: Target, kind: str) -> None:
+    """Layers run where their tensors are, whichever GPU is the current one, which stays that."""
+    second = replace(target, device="cuda:1")
+    layer = cases.make(kind, 257, 1030, 3, target=second)
+    x = cases.activations(4, 1030, torch.float16, 3)
+    for current in (0, 1):
+        with torch.cuda.device(current):
+            y = layer.check(x, "high")
+            assert torch.cuda.current_device() == current
+        assert y.device == torch.device("cuda", 1)
 
 
 @on_gpus
