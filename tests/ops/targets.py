@@ -97,7 +97,7 @@ SLOW_SIZES = (1, 7, 33, 65, 131, 200)
 TORCH = Target("torch", "", examples=0.25, alone=1, rounds=())
 CPU = Target("cpu", "lowbit::", alone=32, rounds=())
 EMULATED = Target("cuda", "lowbit_emulated::", examples=0.1, sizes=SLOW_SIZES)
-TRITON = Target("triton", "lowbit::triton_", examples=0.05, sizes=SLOW_SIZES, truncates=(torch.bfloat16,))
+TRITON = Target("triton", "lowbit::triton_", examples=0.15, sizes=SLOW_SIZES, truncates=(torch.bfloat16,))
 CUDA = Target("cuda", "lowbit::", "cuda")
 TRITON_GPU = Target("triton", "lowbit::triton_", "cuda")
 
