@@ -278,6 +278,33 @@ LOWBIT_API lowbit_status lowbit_cuda_codebook_vector_linear(const lowbit_cuda_de
                                                             const lowbit_output* y, void* workspace,
                                                             size_t workspace_bytes, void* stream);
 
+/* Which kernel these products would run for so many tokens of that dtype, and why not the other one: the JSON
+ * object of lowbit_cuda_explain, with the kernels
+ *
+ *   scalar   selectors or fp32      channel   gather (axis 0) or label_sums (axis 1)
+ *   vector   tensor or fp32
+ *
+ * input_warps warps of a block share rows and divide their inputs. Channel products have a second launch, of
+ * second_blocks blocks with second_input_warps such warps; tensor holds "copies" of the codebooks in shared
+ * memory. "scales" counts tables, codebooks and labels; "splits" is 1 but for vectors in fp32, where so many
+ * blocks divide the inputs. Outliers are not counted. Data of the weight is not looked at; what
+ * lowbit_cuda_codebook_*_workspace checks is checked. */
+LOWBIT_API lowbit_status lowbit_cuda_codebook_scalar_explain(const lowbit_cuda_device* device,
+                                                             const lowbit_cuda_codebook_scalar* weight,
+                                                             int64_t tokens, lowbit_precision precision,
+                                                             lowbit_dtype activations, char* text,
+                                                             size_t capacity, size_t* length);
+LOWBIT_API lowbit_status lowbit_cuda_codebook_channel_explain(const lowbit_cuda_device* device,
+                                                              const lowbit_cuda_codebook_channel* weight,
+                                                              int64_t tokens, lowbit_precision precision,
+                                                              lowbit_dtype activations, char* text,
+                                                              size_t capacity, size_t* length);
+LOWBIT_API lowbit_status lowbit_cuda_codebook_vector_explain(const lowbit_cuda_device* device,
+                                                             const lowbit_cuda_codebook_vector* weight,
+                                                             int64_t tokens, lowbit_precision precision,
+                                                             lowbit_dtype activations, char* text,
+                                                             size_t capacity, size_t* length);
+
 #ifdef __cplusplus
 }
 #endif

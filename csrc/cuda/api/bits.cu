@@ -1,10 +1,10 @@
 // C interface of the families signs and planes: products, the memory they need, their activations.
-#include <algorithm>
 #include <cstdio>
 
 #include "cuda/api/bits_call.h"
 #include "cuda/api/checks.h"
 #include "cuda/error.h"
+#include "cuda/plan/json.h"
 
 namespace lowbit::cuda {
 namespace {
@@ -160,15 +160,7 @@ lowbit_status lowbit_cuda_explain(const lowbit_cuda_device* device, const lowbit
     check_shapes(segments, num_segments, 0);
     const BitsCall call = make_call(device, segments, num_segments, active_bits, activation_bits, precision);
     check_range(tokens, 0, INT64_MAX, "tokens");
-    check_not_null(length, "length");
-    const std::string json = explain(call, tokens);
-    *length = json.size() + 1;
-    if (*length > capacity) {
-      throw lowbit::Error(LOWBIT_INVALID_ARGUMENT, "text has room for %zu bytes; allowed: %zu or more",
-                          capacity, *length);
-    }
-    check_not_null(text, "text");
-    std::copy_n(json.c_str(), *length, text);
+    copy_text(explain(call, tokens), text, capacity, length);
     return LOWBIT_OK;
   });
 }

@@ -1,40 +1,11 @@
 // A plan in words and numbers, as JSON.
 #include <algorithm>
-#include <cinttypes>
-#include <cstdio>
 
 #include "cuda/api/bits_call.h"
+#include "cuda/plan/json.h"
 
 namespace lowbit::cuda {
 namespace {
-
-// An object's members, one after the other. Texts are this library's own and need no escapes.
-class Json {
- public:
-  void add(const char* name, int64_t value) {
-    key(name);
-    text_ += std::to_string(value);
-  }
-  void add(const char* name, const std::string& value) {
-    key(name);
-    text_ += '"' + value + '"';
-  }
-  void add_raw(const char* name, const std::string& value) {
-    key(name);
-    text_ += value;
-  }
-  std::string object() const { return '{' + text_ + '}'; }
-
- private:
-  void key(const char* name) {
-    if (!text_.empty()) text_ += ", ";
-    text_ += '"';
-    text_ += name;
-    text_ += "\": ";
-  }
-
-  std::string text_;
-};
 
 // Bytes that one product reads from memory, each counted once for every time it is read.
 std::string bytes_of(const BitsCall& call, const Run& run, const Plan& plan, int64_t tokens) {
@@ -61,16 +32,13 @@ std::string bytes_of(const BitsCall& call, const Run& run, const Plan& plan, int
 }
 
 std::string rejected(const Plan& plan, const Run& run, const BitsCall& call, int64_t tokens) {
-  std::string list;
+  Rejected rejected;
   for (int k = 0; k < kKernels; ++k) {
     const auto kernel = static_cast<Kernel>(k);
     if (kernel == plan.kernel) continue;
-    Json json;
-    json.add("kernel", name_of(kernel));
-    json.add("reason", reason_against(kernel, plan, run.layer, call.kind, tokens, call.device));
-    list += (list.empty() ? "" : ", ") + json.object();
+    rejected.add(name_of(kernel), reason_against(kernel, plan, run.layer, call.kind, tokens, call.device));
   }
-  return '[' + list + ']';
+  return rejected.list();
 }
 
 }  // namespace
@@ -80,7 +48,7 @@ std::string explain(const BitsCall& call, int64_t tokens) {
   const Plan plan = choose(run.layer, call.kind, tokens, call.device);
   const int64_t turns = (tokens + kTurnTokens - 1) / kTurnTokens;
   Json json;
-  json.add("kernel", name_of(plan.kernel));
+  json.add("kernel", std::string(name_of(plan.kernel)));
   json.add("reason", reason(plan, run.layer, call.kind, tokens, call.device));
   json.add("launches", 2 * turns);
   json.add("segments", run.count);

@@ -62,12 +62,12 @@ struct BlockResults {
 };
 
 // Blocks that share rows: each has left its sums in device memory when it calls this; the last one to come
-// sees them all and gets true. `arrivals` is 0 before the first comes and after the last.
+// sees them all and gets true. `arrivals` is 0 before the first comes: the prologue sees to it.
 LOWBIT_DEVICE bool is_last_to_arrive(uint32_t* arrivals, int blocks) {
   LOWBIT_SHARED(uint32_t, before, 1);
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) before[0] = atomicInc(arrivals, static_cast<uint32_t>(blocks - 1));
+  if (threadIdx.x == 0) before[0] = atomicAdd(arrivals, 1u);
   __syncthreads();
   __threadfence();
   return before[0] == static_cast<uint32_t>(blocks - 1);

@@ -5,6 +5,8 @@
 #include "cuda/api/checks.h"
 #include "cuda/bits/bits.h"
 #include "cuda/error.h"
+#include "cuda/plan/codebook.h"
+#include "cuda/plan/json.h"
 #include "lowbit_cuda.h"
 
 namespace lowbit::cuda::codebook {
@@ -33,12 +35,10 @@ inline void check_linear(const lowbit_cuda_device* device, const lowbit_input* x
   check_bias(bias, out_features);
 }
 
-inline void check_query(const lowbit_cuda_device* device, int64_t tokens, lowbit_precision precision,
-                        const size_t* bytes) {
+inline void check_query(const lowbit_cuda_device* device, int64_t tokens, lowbit_precision precision) {
   check_device(device);
   check_range(precision, LOWBIT_FAST, LOWBIT_EXACT, "precision");
   check_range(tokens, 0, INT64_MAX, "tokens");
-  check_not_null(bytes, "bytes");
 }
 
 inline Result result_of(const lowbit_output& y, const lowbit_vector* bias) {
@@ -65,15 +65,22 @@ inline int64_t tokens_of_turn(int64_t tokens) {
   return tokens < kMostTokens ? tokens : kMostTokens;
 }
 
+inline int64_t turns_of(int64_t tokens) {
+  return (tokens + kMostTokens - 1) / kMostTokens;
+}
+
+inline int64_t bytes_of(lowbit_dtype dtype) {
+  return dtype == LOWBIT_F32 ? 4 : 2;
+}
+
 // use(x, y) for every kMostTokens rows of x and y.
 template <class Use>
 void for_turns(const lowbit_input& x, const lowbit_output& y, const Use& use) {
-  const auto bytes = [](lowbit_dtype dtype) { return dtype == LOWBIT_F32 ? 4 : 2; };
   for (int64_t m = 0; m < x.rows; m += kMostTokens) {
     lowbit_input some_x = x;
-    some_x.data = static_cast<const char*>(x.data) + m * x.row_stride * bytes(x.dtype);
+    some_x.data = static_cast<const char*>(x.data) + m * x.row_stride * bytes_of(x.dtype);
     lowbit_output some_y = y;
-    some_y.data = static_cast<char*>(y.data) + m * y.row_stride * bytes(y.dtype);
+    some_y.data = static_cast<char*>(y.data) + m * y.row_stride * bytes_of(y.dtype);
     some_x.rows = some_y.rows = tokens_of_turn(x.rows - m);
     use(some_x, some_y);
   }
@@ -81,6 +88,70 @@ void for_turns(const lowbit_input& x, const lowbit_output& y, const Use& use) {
 
 inline size_t aligned(size_t bytes) {
   return (bytes + 255) / 256 * 256;
+}
+
+// C entries that families have in common. A Family says what its structure `Weight` is, which of its members
+// must be there, and what its kernels need.
+
+template <class Family>
+lowbit_status workspace_entry(const lowbit_cuda_device* device, const typename Family::Weight* weight,
+                              int64_t tokens, lowbit_precision precision, size_t* bytes) {
+  return guarded([&] {
+    Family::check_shape(weight);
+    check_query(device, tokens, precision);
+    check_not_null(bytes, "bytes");
+    *bytes = Family::workspace_bytes(*weight, *device, tokens_of_turn(tokens), precision);
+    return LOWBIT_OK;
+  });
+}
+
+template <class Family>
+lowbit_status explain_entry(const lowbit_cuda_device* device, const typename Family::Weight* weight,
+                            int64_t tokens, lowbit_precision precision, lowbit_dtype dtype, char* text,
+                            size_t capacity, size_t* length) {
+  return guarded([&] {
+    Family::check_shape(weight);
+    check_query(device, tokens, precision);
+    check_dtype(dtype, "activations");
+    copy_text(Family::explain(*weight, *device, tokens, precision, dtype), text, capacity, length);
+    return LOWBIT_OK;
+  });
+}
+
+// Of families whose weights are repacked:
+
+template <class Family>
+lowbit_status size_entry(const typename Family::Weight* weight, size_t* packed_bytes) {
+  return guarded([&] {
+    Family::check_shape(weight);
+    check_not_null(packed_bytes, "packed_bytes");
+    *packed_bytes = Family::packed_of(*weight).bytes;
+    return LOWBIT_OK;
+  });
+}
+
+template <class Family>
+lowbit_status repack_entry(const typename Family::Weight* weight, const uint8_t* canonical, void* packed,
+                           void* stream) {
+  return guarded([&] {
+    Family::check_shape(weight);
+    Family::check_tables(*weight);
+    check_not_null(canonical, Family::kCanonical);
+    check_packed(packed);
+    Family::repack(*weight, canonical, static_cast<char*>(packed), static_cast<Stream>(stream));
+    return LOWBIT_OK;
+  });
+}
+
+template <class Family>
+lowbit_status restore_entry(const typename Family::Weight* weight, uint8_t* canonical, void* stream) {
+  return guarded([&] {
+    Family::check_shape(weight);
+    check_packed(weight->packed);
+    check_not_null(canonical, Family::kCanonical);
+    Family::restore(*weight, canonical, static_cast<Stream>(stream));
+    return LOWBIT_OK;
+  });
 }
 
 }  // namespace lowbit::cuda::codebook

@@ -1,13 +1,14 @@
 #include "cuda/codebook/channel.h"
 #include "cuda/codebook/dense.h"
 #include "cuda/codebook/values.h"
+#include "cuda/plan/codebook.h"
 #include "cuda/ptx/grid.h"
 
 namespace lowbit::cuda::codebook {
 namespace {
 
 constexpr int kThreads = 32 * kDenseWarps;
-constexpr int kLabelLanes = 8;  // lanes that sum the inputs of a label, and that share a row's low-rank term
+static_assert(kThreads == kLabelLanes * kLabelsOfBlock);
 
 LOWBIT_DEVICE int64_t load_label(const lowbit_codebook_channel& weight, int64_t index) {
   if (weight.label_bytes == 1) return static_cast<const uint8_t*>(weight.labels)[index];
@@ -55,8 +56,7 @@ LOWBIT_DEVICE void sum_by_label(const Params& p) {
   const int lane = threadIdx.x % kLabelLanes, tokens = tokens_here(p);
   const int64_t first_token = int64_t{blockIdx.y} * kDenseTokens;
   const int64_t clusters = p.product.weight.clusters;
-  const int64_t label =
-      (int64_t{blockIdx.x} - p.dense_blocks) * (kThreads / kLabelLanes) + threadIdx.x / kLabelLanes;
+  const int64_t label = (int64_t{blockIdx.x} - p.dense_blocks) * kLabelsOfBlock + threadIdx.x / kLabelLanes;
   const bool exists = label < clusters;
   const int begin = exists ? p.product.order[label] : 0, end = exists ? p.product.order[label + 1] : 0;
   const int32_t* const inputs = p.product.order + clusters + 1;
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const Params p) {
   static_assert(kLabelLanes == kDenseTokens);
   const lowbit_codebook_channel& weight = p.product.weight;
   const int lane = threadIdx.x % kLabelLanes, tokens = tokens_here(p);
-  const int64_t row = int64_t{blockIdx.x} * (kThreads / kLabelLanes) + threadIdx.x / kLabelLanes;
+  const int64_t row = int64_t{blockIdx.x} * kLabelsOfBlock + threadIdx.x / kLabelLanes;
   const int64_t first_token = int64_t{blockIdx.y} * kDenseTokens;
   const bool exists = row < weight.out_features;
   const int64_t label = exists ? load_label(weight, row) : 0;
@@ -174,34 +174,27 @@ void order_labels(const lowbit_codebook_channel& weight, int32_t* order, Stream 
   launch(order_kernel, {dim3(blocks_of(threads, kThreads)), dim3(kThreads)}, stream, weight, order);
 }
 
-void product_channel(const ChannelProduct& product, Stream stream) {
+void product_channel(const ChannelProduct& product, const Plan& plan, Stream stream) {
   const lowbit_codebook_channel& weight = product.weight;
   const lowbit_input& x = product.x;
-  const bool by_output = weight.axis == 0;
+  const bool by_output = plan.kernel == Kernel::gather;
   Params p{};
   p.product = product;
   p.x = {x.data, x.dtype, x.row_stride, x.cols};
   p.width = static_cast<int32_t>(channel_parts(weight));
   p.dense_rows = static_cast<int32_t>((by_output ? weight.clusters : 0) + weight.rank);
-  p.warps = dense_warps(weight.in_features);
-  p.dense_blocks = blocks_of(p.dense_rows, kDenseRows * kDenseWarps / p.warps);
-  const int32_t label_blocks = by_output ? 0 : blocks_of(weight.clusters, kThreads / kLabelLanes);
+  p.warps = plan.input_warps;
+  p.dense_blocks =
+      static_cast<int32_t>(plan.blocks) - (by_output ? 0 : blocks_of(weight.clusters, kLabelsOfBlock));
 
   Shape shape;
   shape.block = dim3(kThreads);
-  const unsigned turns = static_cast<unsigned>(blocks_of(x.rows, kDenseTokens));
-  shape.grid = dim3(p.dense_blocks + label_blocks, turns);
+  shape.grid = dim3(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.passes));
   launch(parts_kernel, shape, stream, p);
-
+  p.warps = plan.second_warps;
   shape.overlaps_previous = true;
-  if (by_output) {
-    shape.grid = dim3(blocks_of(weight.out_features, kThreads / kLabelLanes), turns);
-    launch(gather_kernel, shape, stream, p);
-  } else {
-    p.warps = dense_warps(weight.clusters);
-    shape.grid = dim3(blocks_of(weight.out_features, kDenseRows * kDenseWarps / p.warps), turns);
-    launch(sums_kernel, shape, stream, p);
-  }
+  shape.grid.x = static_cast<unsigned>(plan.second_blocks);
+  launch(by_output ? gather_kernel : sums_kernel, shape, stream, p);
 }
 
 }  // namespace lowbit::cuda::codebook

@@ -16,6 +16,12 @@
 
 namespace lowbit::cuda::codebook {
 
+struct Plan;  // cuda/plan/codebook.h
+
+inline constexpr int kLabelLanes =
+    8;  // lanes that sum the inputs of a label, and that share a row's low-rank term
+inline constexpr int kLabelsOfBlock = 32;  // 256 threads
+
 struct ChannelProduct {
   lowbit_codebook_channel weight;
   const int32_t*
@@ -30,6 +36,6 @@ inline int64_t channel_parts(const lowbit_codebook_channel& weight) {
 }
 
 void order_labels(const lowbit_codebook_channel& weight, int32_t* order, Stream stream);
-void product_channel(const ChannelProduct& product, Stream stream);
+void product_channel(const ChannelProduct& product, const Plan& plan, Stream stream);
 
 }  // namespace lowbit::cuda::codebook

@@ -13,6 +13,8 @@
 
 namespace lowbit::cuda::codebook {
 
+struct Plan;  // cuda/plan/codebook.h
+
 // One layer on the device.
 struct ScalarWeight {
   int64_t out_features, in_features;
@@ -64,9 +66,8 @@ void repack_scalar(const ScalarRepack& repack, Stream stream);
 void restore_scalar(const ScalarWeight& weight, uint8_t* planes, Stream stream);
 
 // The products. All expect the staged activations of the previous launches in the stream.
-bool selectors_fit(const ScalarWeight& weight);  // bits and size suit the selector form
-void product_selectors(const ScalarProduct& product, int32_t multiprocessors, Stream stream);
-void product_floats(const ScalarProduct& product, Stream stream);
+void product_selectors(const ScalarProduct& product, const Plan& plan, Stream stream);
+void product_floats(const ScalarProduct& product, const Plan& plan, Stream stream);
 // sums [tokens][N]
 void sum_outliers(const ScalarWeight& weight, const Activations& x, int64_t tokens, float* sums,
                   Stream stream);

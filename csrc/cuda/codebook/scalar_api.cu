@@ -11,90 +11,138 @@ struct Packed {
   size_t digits_at, row_scales_at, bytes;
 };
 
-Packed packed_of(const lowbit_cuda_codebook_scalar& weight) {
-  const size_t digits_at = aligned(scalar_tiles_bytes(weight.out_features, weight.in_features, weight.bits));
-  const size_t row_scales_at = digits_at + aligned(scalar_digits_bytes(weight.out_features, weight.bits));
-  const size_t row_scales_bytes = sizeof(float) * scalar_row_scales_size(weight.out_features, weight.bits);
-  return {digits_at, row_scales_at, row_scales_at + row_scales_bytes};
-}
-
-ScalarWeight weight_of(const lowbit_cuda_codebook_scalar& weight) {
-  const Packed packed = packed_of(weight);
-  const char* const base = static_cast<const char*>(weight.packed);
-  return {weight.out_features,
-          weight.in_features,
-          weight.bits,
-          reinterpret_cast<const uint4*>(base),
-          reinterpret_cast<const int8_t*>(base + packed.digits_at),
-          reinterpret_cast<const float*>(base + packed.row_scales_at),
-          weight.tables,
-          weight.tables_dtype,
-          weight.outlier_offsets,
-          weight.outlier_columns,
-          weight.outlier_values,
-          weight.outlier_values_dtype};
-}
-
-void check_shape(const lowbit_cuda_codebook_scalar* weight) {
-  check_not_null(weight, "weight");
-  check_size(weight->out_features, weight->in_features);
-  check_range(weight->bits, 1, 8, "bits");
-}
-
-void check_tables(const lowbit_cuda_codebook_scalar& weight) {
-  check_dtype(weight.tables_dtype, "tables");
-  check_not_null(weight.tables, "tables");
-}
-
 // The memory of one call: staged activations, then outlier sums.
-struct Plan {
+struct Memory {
   ActivationKind kind;
   Staging staging;
   size_t outliers_at, bytes;
   Activations x;
 };
 
-Plan plan_of(const lowbit_cuda_codebook_scalar& weight, int64_t tokens, lowbit_precision precision,
-             void* workspace) {
-  Plan plan{};
-  plan.kind = {precision, 0};
-  plan.staging = {tokens, weight.in_features, 1, 0, precision == LOWBIT_FAST, Unit::row, 1.0f};
-  size_t bytes = 0;
-  if (precision == LOWBIT_EXACT) {
-    const FloatColumns floats = layout_floats(plan.staging, workspace, &bytes);
-    plan.x.values = floats.values;
-    plan.x.values_stride = floats.padded_inputs;
-  } else {
-    plan.x.columns = layout_columns(plan.staging, plan.kind, workspace, &bytes);
-  }
-  plan.outliers_at = aligned(bytes);
-  const bool outliers = weight.outlier_offsets != nullptr;
-  plan.bytes = plan.outliers_at + (outliers ? sizeof(float) * tokens * weight.out_features : 0);
-  return plan;
-}
+struct Scalar {
+  using Weight = lowbit_cuda_codebook_scalar;
+  static constexpr const char* kCanonical = "planes";
 
-void linear(const lowbit_cuda_codebook_scalar& weight, int32_t multiprocessors, const lowbit_input& x,
-            const lowbit_vector* bias, lowbit_precision precision, const lowbit_output& y, void* workspace,
-            Stream stream) {
-  const Plan plan = plan_of(weight, x.rows, precision, workspace);
-  if (precision == LOWBIT_EXACT) {
-    size_t bytes;
-    stage(prologue_of(x), layout_floats(plan.staging, workspace, &bytes), stream);
-  } else {
-    stage(prologue_of(x), plan.staging, plan.kind, plan.x.columns, stream);
+  static void check_shape(const Weight* weight) {
+    check_not_null(weight, "weight");
+    check_size(weight->out_features, weight->in_features);
+    check_range(weight->bits, 1, 8, "bits");
   }
-  ScalarProduct product{weight_of(weight), plan.x, x.rows, nullptr, result_of(y, bias)};
-  if (weight.outlier_offsets != nullptr) {
-    float* const sums = reinterpret_cast<float*>(static_cast<char*>(workspace) + plan.outliers_at);
-    sum_outliers(product.weight, product.x, x.rows, sums, stream);
-    product.outlier_sums = sums;
+
+  static void check_tables(const Weight& weight) {
+    check_dtype(weight.tables_dtype, "tables");
+    check_not_null(weight.tables, "tables");
   }
-  if (precision != LOWBIT_EXACT && selectors_fit(product.weight)) {
-    product_selectors(product, multiprocessors, stream);
-  } else {
-    product_floats(product, stream);
+
+  static Packed packed_of(const Weight& weight) {
+    const size_t digits_at =
+        aligned(scalar_tiles_bytes(weight.out_features, weight.in_features, weight.bits));
+    const size_t row_scales_at = digits_at + aligned(scalar_digits_bytes(weight.out_features, weight.bits));
+    const size_t row_scales_bytes = sizeof(float) * scalar_row_scales_size(weight.out_features, weight.bits);
+    return {digits_at, row_scales_at, row_scales_at + row_scales_bytes};
   }
-}
+
+  static ScalarWeight shape_of(const Weight& weight) {
+    ScalarWeight shape{};
+    shape.out_features = weight.out_features;
+    shape.in_features = weight.in_features;
+    shape.bits = weight.bits;
+    return shape;
+  }
+
+  static ScalarWeight weight_of(const Weight& weight) {
+    const Packed packed = packed_of(weight);
+    const char* const base = static_cast<const char*>(weight.packed);
+    ScalarWeight whole = shape_of(weight);
+    whole.tiles = reinterpret_cast<const uint4*>(base);
+    whole.digits = reinterpret_cast<const int8_t*>(base + packed.digits_at);
+    whole.row_scales = reinterpret_cast<const float*>(base + packed.row_scales_at);
+    whole.tables = weight.tables;
+    whole.tables_dtype = weight.tables_dtype;
+    whole.outlier_offsets = weight.outlier_offsets;
+    whole.outlier_columns = weight.outlier_columns;
+    whole.outlier_values = weight.outlier_values;
+    whole.outlier_values_dtype = weight.outlier_values_dtype;
+    return whole;
+  }
+
+  static void repack(const Weight& weight, const uint8_t* planes, char* packed, Stream stream) {
+    const Packed parts = packed_of(weight);
+    repack_scalar(
+        {weight.out_features, weight.in_features, weight.bits, planes, weight.tables, weight.tables_dtype,
+         reinterpret_cast<uint4*>(packed), reinterpret_cast<int8_t*>(packed + parts.digits_at),
+         reinterpret_cast<float*>(packed + parts.row_scales_at)},
+        stream);
+  }
+
+  static void restore(const Weight& weight, uint8_t* planes, Stream stream) {
+    restore_scalar(weight_of(weight), planes, stream);
+  }
+
+  static Memory memory_of(const Weight& weight, int64_t tokens, lowbit_precision precision, void* workspace) {
+    Memory memory{};
+    memory.kind = {precision, 0};
+    memory.staging = {tokens, weight.in_features, 1, 0, precision == LOWBIT_FAST, Unit::row, 1.0f};
+    size_t bytes = 0;
+    if (precision == LOWBIT_EXACT) {
+      const FloatColumns floats = layout_floats(memory.staging, workspace, &bytes);
+      memory.x.values = floats.values;
+      memory.x.values_stride = floats.padded_inputs;
+    } else {
+      memory.x.columns = layout_columns(memory.staging, memory.kind, workspace, &bytes);
+    }
+    memory.outliers_at = aligned(bytes);
+    const bool outliers = weight.outlier_offsets != nullptr;
+    memory.bytes = memory.outliers_at + (outliers ? sizeof(float) * tokens * weight.out_features : 0);
+    return memory;
+  }
+
+  static size_t workspace_bytes(const Weight& weight, const lowbit_cuda_device&, int64_t tokens,
+                                lowbit_precision precision) {
+    return memory_of(weight, tokens, precision, nullptr).bytes;
+  }
+
+  static std::string explain(const Weight& weight, const lowbit_cuda_device& device, int64_t tokens,
+                             lowbit_precision precision, lowbit_dtype) {
+    const ScalarWeight shape = shape_of(weight);
+    const Plan plan = choose(shape, precision, tokens, device);
+    const Packed packed = packed_of(weight);
+    const size_t tables = plan.kernel == Kernel::selectors
+                              ? packed.bytes - packed.digits_at
+                              : weight.out_features * bytes_of(weight.tables_dtype) << weight.bits;
+    const int64_t launches = weight.outlier_offsets != nullptr ? 3 : 2;
+    const int64_t codes = scalar_tiles_bytes(weight.out_features, weight.in_features, weight.bits);
+    return codebook::explain(
+        plan, reason(plan, shape, tokens, device), reason_against(plan, shape), tokens,
+        launches * turns_of(tokens),
+        {codes * plan.passes, static_cast<int64_t>(tables) * plan.passes,
+         static_cast<int64_t>(workspace_bytes(weight, device, tokens_of_turn(tokens), precision))});
+  }
+
+  static void linear(const Weight& weight, const lowbit_cuda_device& device, const lowbit_input& x,
+                     const lowbit_vector* bias, lowbit_precision precision, const lowbit_output& y,
+                     void* workspace, Stream stream) {
+    const Memory memory = memory_of(weight, x.rows, precision, workspace);
+    if (precision == LOWBIT_EXACT) {
+      size_t bytes;
+      stage(prologue_of(x), layout_floats(memory.staging, workspace, &bytes), stream);
+    } else {
+      stage(prologue_of(x), memory.staging, memory.kind, memory.x.columns, stream);
+    }
+    ScalarProduct product{weight_of(weight), memory.x, x.rows, nullptr, result_of(y, bias)};
+    if (weight.outlier_offsets != nullptr) {
+      float* const sums = reinterpret_cast<float*>(static_cast<char*>(workspace) + memory.outliers_at);
+      sum_outliers(product.weight, product.x, x.rows, sums, stream);
+      product.outlier_sums = sums;
+    }
+    const Plan plan = choose(product.weight, precision, x.rows, device);
+    if (plan.kernel == Kernel::selectors) {
+      product_selectors(product, plan, stream);
+    } else {
+      product_floats(product, plan, stream);
+    }
+  }
+};
 
 }  // namespace
 }  // namespace lowbit::cuda::codebook
@@ -105,54 +153,33 @@ using namespace lowbit::cuda::codebook;
 
 extern "C" lowbit_status lowbit_cuda_codebook_scalar_size(const lowbit_cuda_codebook_scalar* weight,
                                                           size_t* packed_bytes) {
-  return guarded([&] {
-    check_shape(weight);
-    check_not_null(packed_bytes, "packed_bytes");
-    *packed_bytes = packed_of(*weight).bytes;
-    return LOWBIT_OK;
-  });
+  return size_entry<Scalar>(weight, packed_bytes);
 }
 
 extern "C" lowbit_status lowbit_cuda_repack_codebook_scalar(const lowbit_cuda_codebook_scalar* weight,
                                                             const uint8_t* planes, void* packed,
                                                             void* stream) {
-  return guarded([&] {
-    check_shape(weight);
-    check_tables(*weight);
-    check_not_null(planes, "planes");
-    check_packed(packed);
-    const Packed parts = packed_of(*weight);
-    char* const base = static_cast<char*>(packed);
-    repack_scalar({weight->out_features, weight->in_features, weight->bits, planes, weight->tables,
-                   weight->tables_dtype, reinterpret_cast<uint4*>(base),
-                   reinterpret_cast<int8_t*>(base + parts.digits_at),
-                   reinterpret_cast<float*>(base + parts.row_scales_at)},
-                  static_cast<Stream>(stream));
-    return LOWBIT_OK;
-  });
+  return repack_entry<Scalar>(weight, planes, packed, stream);
 }
 
 extern "C" lowbit_status lowbit_cuda_restore_codebook_scalar(const lowbit_cuda_codebook_scalar* weight,
                                                              uint8_t* planes, void* stream) {
-  return guarded([&] {
-    check_shape(weight);
-    check_packed(weight->packed);
-    check_not_null(planes, "planes");
-    restore_scalar(weight_of(*weight), planes, static_cast<Stream>(stream));
-    return LOWBIT_OK;
-  });
+  return restore_entry<Scalar>(weight, planes, stream);
 }
 
 extern "C" lowbit_status lowbit_cuda_codebook_scalar_workspace(const lowbit_cuda_device* device,
                                                                const lowbit_cuda_codebook_scalar* weight,
                                                                int64_t tokens, lowbit_precision precision,
                                                                size_t* bytes) {
-  return guarded([&] {
-    check_shape(weight);
-    check_query(device, tokens, precision, bytes);
-    *bytes = plan_of(*weight, tokens_of_turn(tokens), precision, nullptr).bytes;
-    return LOWBIT_OK;
-  });
+  return workspace_entry<Scalar>(device, weight, tokens, precision, bytes);
+}
+
+extern "C" lowbit_status lowbit_cuda_codebook_scalar_explain(const lowbit_cuda_device* device,
+                                                             const lowbit_cuda_codebook_scalar* weight,
+                                                             int64_t tokens, lowbit_precision precision,
+                                                             lowbit_dtype activations, char* text,
+                                                             size_t capacity, size_t* length) {
+  return explain_entry<Scalar>(device, weight, tokens, precision, activations, text, capacity, length);
 }
 
 extern "C" lowbit_status lowbit_cuda_codebook_scalar_linear(const lowbit_cuda_device* device,
@@ -162,16 +189,16 @@ extern "C" lowbit_status lowbit_cuda_codebook_scalar_linear(const lowbit_cuda_de
                                                             const lowbit_output* y, void* workspace,
                                                             size_t workspace_bytes, void* stream) {
   return guarded([&] {
-    check_shape(weight);
-    check_tables(*weight);
+    Scalar::check_shape(weight);
+    Scalar::check_tables(*weight);
     check_packed(weight->packed);
     if (weight->outlier_offsets != nullptr) check_dtype(weight->outlier_values_dtype, "outlier_values");
     check_linear(device, x, bias, precision, y, weight->out_features, weight->in_features);
     check_workspace(workspace, workspace_bytes,
-                    plan_of(*weight, tokens_of_turn(x->rows), precision, nullptr).bytes);
+                    Scalar::workspace_bytes(*weight, *device, tokens_of_turn(x->rows), precision));
     for_turns(*x, *y, [&](const lowbit_input& some_x, const lowbit_output& some_y) {
-      linear(*weight, device->multiprocessors, some_x, bias, precision, some_y, workspace,
-             static_cast<Stream>(stream));
+      Scalar::linear(*weight, *device, some_x, bias, precision, some_y, workspace,
+                     static_cast<Stream>(stream));
     });
     return LOWBIT_OK;
   });

@@ -11,13 +11,14 @@
 #include "cuda/codebook/scalar.h"
 #include "cuda/codebook/tables.h"
 #include "cuda/codebook/values.h"
+#include "cuda/plan/codebook.h"
 #include "cuda/ptx/grid.h"
 
 namespace lowbit::cuda::codebook {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kTokens = 8;
+constexpr int kWarps = kFloatsWarps;
+constexpr int kTokens = kFloatsTokens;
 
 struct Params {
   ScalarProduct product;
@@ -93,15 +94,13 @@ __global__ void __launch_bounds__(32 * kWarps) floats_kernel(const Params p) {
 
 }  // namespace
 
-void product_floats(const ScalarProduct& product, Stream stream) {
-  const ScalarWeight& weight = product.weight;
+void product_floats(const ScalarProduct& product, const Plan& plan, Stream stream) {
   Shape shape;
-  shape.grid = dim3(static_cast<unsigned>((weight.out_features + kTileRows - 1) / kTileRows),
-                    static_cast<unsigned>((product.tokens + kTokens - 1) / kTokens));
-  shape.block = dim3(32 * kWarps);
-  shape.dynamic_shared = sizeof(float) * kTileRows << weight.bits;
+  shape.grid = dim3(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.passes));
+  shape.block = dim3(32 * plan.input_warps);
+  shape.dynamic_shared = plan.shared_bytes;
   shape.overlaps_previous = true;
-  const int64_t superblocks = (weight.in_features + kSuperblock - 1) / kSuperblock;
+  const int64_t superblocks = (product.weight.in_features + kSuperblock - 1) / kSuperblock;
   launch(floats_kernel, shape, stream, {product, static_cast<int32_t>(superblocks)});
 }
 

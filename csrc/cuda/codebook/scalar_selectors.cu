@@ -25,19 +25,13 @@
 #include "cuda/codebook/scalar.h"
 #include "cuda/codebook/tables.h"
 #include "cuda/codebook/values.h"
+#include "cuda/plan/codebook.h"
 #include "cuda/ptx/grid.h"
 #include "cuda/ptx/memory.h"
 #include "cuda/ptx/mma.h"
 
 namespace lowbit::cuda::codebook {
 namespace {
-
-// Warps of a block at most: 16 with 128 registers each, or, where that is a few too few, 4 with up to 168.
-constexpr int most_warps(int bits, int column_tiles) {
-  return bits == 4 && column_tiles == 4 ? 4 : 16;
-}
-// 2^31 / (128 * 128), less one superblock for the bytes that exceed 127 in magnitude.
-constexpr int64_t kMostSuperblocks = (int64_t{1} << 17) / kSuperblock - 1;  // of a warp
 
 struct Params {
   const uint4* tiles;
@@ -126,8 +120,8 @@ LOWBIT_DEVICE void clear(int (&sums)[kColumnTiles][2][4]) {
 }
 
 template <int kBits, int kColumnTiles, bool kFast>
-__global__ void __launch_bounds__(32 * most_warps(kBits, kColumnTiles),
-                                  most_warps(kBits, kColumnTiles) == 4 ? 3 : 0)
+__global__ void __launch_bounds__(32 * most_selector_warps(kBits, kColumnTiles),
+                                  most_selector_warps(kBits, kColumnTiles) == 4 ? 3 : 0)
     selectors_kernel(const Params p) {
   // Per lane and column tile: `high` has the sums of 2 rows and 1 token, `fast` of 2 rows and 2 tokens.
   using Total = std::conditional_t<kFast, float, int64_t>;
@@ -252,15 +246,6 @@ __global__ void __launch_bounds__(32 * most_warps(kBits, kColumnTiles),
   }
 }
 
-// Warps that share a tile: so many that about kWarpsInFlight are there for each multiprocessor.
-int warps_of(int64_t tiles, int64_t superblocks, int32_t multiprocessors, int most) {
-  constexpr int64_t kWarpsInFlight = 24;
-  int warps = 2;
-  while (warps < most && warps < superblocks && warps * tiles < kWarpsInFlight * multiprocessors) warps *= 2;
-  while (warps < most && superblocks > warps * kMostSuperblocks) warps *= 2;
-  return warps;
-}
-
 template <int kBits>
 auto kernel_of(bool fast, bool wide) {
   if (fast) return wide ? selectors_kernel<kBits, 2, true> : selectors_kernel<kBits, 1, true>;
@@ -269,35 +254,22 @@ auto kernel_of(bool fast, bool wide) {
 
 }  // namespace
 
-bool selectors_fit(const ScalarWeight& weight) {
-  return has_selectors(weight.bits) &&
-         weight.in_features <= most_warps(4, 4) * kMostSuperblocks * kSuperblock;
-}
-
-void product_selectors(const ScalarProduct& product, int32_t multiprocessors, Stream stream) {
+void product_selectors(const ScalarProduct& product, const Plan& plan, Stream stream) {
   const ScalarWeight& weight = product.weight;
-  const int64_t tiles = (weight.out_features + kTileRows - 1) / kTileRows;
-  const int64_t superblocks = (weight.in_features + kSuperblock - 1) / kSuperblock;
-  const bool fast = product.x.columns.per_token == 1;
-  const int64_t columns = product.x.columns.count();
-  const bool wide = columns > 8;
-  const int column_tiles = wide ? (fast ? 2 : 4) : 1;
-  const int warps = warps_of(tiles, superblocks, multiprocessors, most_warps(weight.bits, column_tiles));
-
   const Params params{weight.tiles,
                       weight.digits,
                       weight.row_scales,
                       weight.out_features,
-                      static_cast<int32_t>(superblocks),
+                      static_cast<int32_t>((weight.in_features + kSuperblock - 1) / kSuperblock),
                       product.x.columns,
                       product.outlier_sums,
                       product.result};
   Shape shape;
-  shape.grid = dim3(static_cast<unsigned>(tiles),
-                    static_cast<unsigned>((columns + 8 * column_tiles - 1) / (8 * column_tiles)));
-  shape.block = dim3(32 * warps);
-  shape.dynamic_shared = size_t{32} * warps * column_tiles * 16;
+  shape.grid = dim3(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.passes));
+  shape.block = dim3(32 * plan.input_warps);
+  shape.dynamic_shared = plan.shared_bytes;
   shape.overlaps_previous = true;
+  const bool fast = product.x.columns.per_token == 1, wide = plan.column_tiles > 1;
   const auto kernel = weight.bits == 2   ? kernel_of<2>(fast, wide)
                       : weight.bits == 3 ? kernel_of<3>(fast, wide)
                                          : kernel_of<4>(fast, wide);

@@ -54,6 +54,18 @@ LOWBIT_HOST_DEVICE constexpr bool has_selectors(int bits) {
   return 2 <= bits && bits <= 4;
 }
 
+// Warps of a block at most: 16 with 128 registers each, or, where that is a few too few, 4 with up to 168.
+inline constexpr int kSelectorWarps4Bits = 4;
+constexpr int most_selector_warps(int bits, int column_tiles) {
+  return bits == 4 && column_tiles == 4 ? kSelectorWarps4Bits : 16;
+}
+// Of a warp: 2^31 / (128 * 128), less one superblock for the bytes that exceed 127 in magnitude.
+inline constexpr int64_t kMostSuperblocks = (int64_t{1} << 17) / kSuperblock - 1;
+
+// The fp32 form.
+inline constexpr int kFloatsWarps = 8;
+inline constexpr int kFloatsTokens = 8;  // whose sums a block has in registers
+
 LOWBIT_DEVICE uint32_t component(const uint4& v, int c) {
   return c == 0 ? v.x : c == 1 ? v.y : c == 2 ? v.z : v.w;
 }

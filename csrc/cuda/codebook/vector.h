@@ -26,6 +26,8 @@
 
 namespace lowbit::cuda::codebook {
 
+struct Plan;  // cuda/plan/codebook.h
+
 inline constexpr int kEntries = 256;   // of a codebook
 inline constexpr int kChunkPairs = 8;  // of a step and a codebook, that one 16-byte load of a lane holds
 inline constexpr int kStepPositions = 4;
@@ -94,14 +96,22 @@ struct HalfColumns {
 };
 void stage_halves(const lowbit_input& x, const HalfColumns& out, Stream stream);
 
-// Whether the codebooks fit in the shared memory of the device.
-bool tensor_fits(const VectorWeight& weight, int32_t architecture);
-void product_tensor(const VectorWeight& weight, const HalfColumns& x, const Result& result,
-                    const lowbit_cuda_device& device, Stream stream);
+// The tensor form.
+inline constexpr int kTensorWarps = 16;
+inline constexpr int kTensorTiles = 2;     // of a warp
+inline constexpr int kTensorColumns = 16;  // of a pass
+inline constexpr int kTensorSums =
+    kTensorTiles * 2 * 4;  // of a lane: tiles, halves of a tile's rows, elements of D
+inline constexpr size_t kTensorPartialBytes =
+    sizeof(float) * kTensorWarps * kTensorSums * 32;  // in shared memory
+void product_tensor(const VectorWeight& weight, const HalfColumns& x, const Result& result, const Plan& plan,
+                    Stream stream);
 
-// Values of `partial` that product_floats needs for each token.
-int64_t floats_partials(const VectorWeight& weight, int32_t multiprocessors);
+// The fp32 form. `partial` holds plan.ranges sums for every token and row, rows rounded up to whole tiles.
+inline constexpr int kSumsWarps = 8;
+inline constexpr int kSumsWarpTiles = 8;
+inline constexpr int kSumsBlockTiles = kSumsWarps * kSumsWarpTiles;
 void product_floats(const VectorWeight& weight, const FloatColumns& x, const Result& result, float* partial,
-                    int32_t multiprocessors, Stream stream);
+                    const Plan& plan, Stream stream);
 
 }  // namespace lowbit::cuda::codebook

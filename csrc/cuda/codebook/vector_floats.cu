@@ -11,21 +11,20 @@
 //   sums of rows g, g + 8         +=  products[i][t][code]      i ascending, chunks ascending
 //
 // Ranges of chunks leave partial sums in the workspace, which a second launch adds in ascending order.
-#include <algorithm>
-
 #include "cuda/activations/reduce.h"
 #include "cuda/codebook/values.h"
 #include "cuda/codebook/vector.h"
+#include "cuda/plan/codebook.h"
 #include "cuda/ptx/grid.h"
 #include "cuda/ptx/memory.h"
 
 namespace lowbit::cuda::codebook {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kWarps = kSumsWarps;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kWarpTiles = 8;
-constexpr int kBlockTiles = kWarps * kWarpTiles;
+constexpr int kWarpTiles = kSumsWarpTiles;
+constexpr int kBlockTiles = kSumsBlockTiles;
 
 struct Params {
   VectorWeight weight;
@@ -108,34 +107,14 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(const Params p) {
   store_sum(p.result, token, row, sum * load_value(p.weight.out_scales, p.weight.dtype, row));
 }
 
-int64_t row_blocks(const VectorWeight& weight) {
-  return (weight.tiles() + kBlockTiles - 1) / kBlockTiles;
-}
-
-// Ranges of chunks: two blocks for each multiprocessor with a single token, whatever the number of tokens.
-int64_t ranges_of(const VectorWeight& weight, int32_t multiprocessors, int64_t* range_chunks) {
-  const int64_t wanted =
-      std::min((2 * multiprocessors + row_blocks(weight) - 1) / row_blocks(weight), weight.chunks());
-  *range_chunks = (weight.chunks() + wanted - 1) / wanted;
-  return (weight.chunks() + *range_chunks - 1) / *range_chunks;
-}
-
 }  // namespace
 
-int64_t floats_partials(const VectorWeight& weight, int32_t multiprocessors) {
-  int64_t range_chunks;
-  return ranges_of(weight, multiprocessors, &range_chunks) * weight.tiles() * kRowTile;
-}
-
 void product_floats(const VectorWeight& weight, const FloatColumns& x, const Result& result, float* partial,
-                    int32_t multiprocessors, Stream stream) {
-  int64_t range_chunks;
-  const int64_t ranges = ranges_of(weight, multiprocessors, &range_chunks);
-  const Params params{
-      weight, x, result, partial, static_cast<int32_t>(ranges), static_cast<int32_t>(range_chunks)};
+                    const Plan& plan, Stream stream) {
+  const auto ranges = static_cast<int32_t>(plan.ranges);
+  const Params params{weight, x, result, partial, ranges, static_cast<int32_t>(plan.range_chunks)};
   Shape shape;
-  shape.grid = dim3(static_cast<unsigned>(row_blocks(weight)), static_cast<unsigned>(ranges),
-                    static_cast<unsigned>(x.tokens));
+  shape.grid = dim3(static_cast<unsigned>(plan.blocks / ranges), ranges, static_cast<unsigned>(x.tokens));
   shape.block = dim3(kThreads);
   shape.overlaps_previous = true;
   launch(sums_kernel, shape, stream, params);

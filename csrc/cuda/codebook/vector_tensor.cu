@@ -38,6 +38,7 @@
 
 #include "cuda/codebook/values.h"
 #include "cuda/codebook/vector.h"
+#include "cuda/plan/codebook.h"
 #include "cuda/ptx/grid.h"
 #include "cuda/ptx/integer.h"
 #include "cuda/ptx/memory.h"
@@ -46,8 +47,9 @@
 namespace lowbit::cuda::codebook {
 namespace {
 
-constexpr int kWarps = 16;
-constexpr int kTiles = 2;  // of a warp
+constexpr int kWarps = kTensorWarps;
+constexpr int kTiles = kTensorTiles;
+constexpr int kSums = kTensorSums;
 
 struct Params {
   VectorWeight weight;
@@ -103,8 +105,6 @@ class Walk {
   int group_, left_, tiles_;
   const uint4* from_;
 };
-
-constexpr int kSums = kTiles * 2 * 4;  // of a lane: tiles, halves of a tile's rows, elements of D
 
 template <int kSize>
 __global__ void __launch_bounds__(32 * kWarps, 1) tensor_kernel(const Params p) {
@@ -222,46 +222,22 @@ __global__ void __launch_bounds__(32 * kWarps, 1) tensor_kernel(const Params p) 
   }
 }
 
-// Dynamic shared memory that a block may have.
-size_t shared_limit(int32_t architecture) {
-  const bool small = architecture == 86 || architecture == 89 || architecture >= 120;
-  return size_t{architecture < 90 && !small ? 163u : small ? 99u : 227u} << 10;
-}
-
-constexpr size_t kPartialBytes = sizeof(float) * kWarps * kSums * 32;
-
-size_t entries_bytes(const VectorWeight& weight, int32_t copies) {
-  return size_t{2} * weight.num_codebooks * kEntries * weight.vector_size * copies;
-}
-
 }  // namespace
 
-bool tensor_fits(const VectorWeight& weight, int32_t architecture) {
-  return has_halves(weight.vector_size) &&
-         kPartialBytes + entries_bytes(weight, 1) <= shared_limit(architecture);
-}
-
-void product_tensor(const VectorWeight& weight, const HalfColumns& x, const Result& result,
-                    const lowbit_cuda_device& device, Stream stream) {
+void product_tensor(const VectorWeight& weight, const HalfColumns& x, const Result& result, const Plan& plan,
+                    Stream stream) {
   Params p{};
   p.weight = weight;
   p.x = x;
   p.result = result;
   p.chunks = static_cast<int32_t>(weight.chunks());
   p.groups = static_cast<int32_t>((weight.tiles() + kTiles - 1) / kTiles);
-  // As many copies as can be told apart, or as fit.
-  p.copies = 128 / (2 * weight.vector_size);
-  while (kPartialBytes + entries_bytes(weight, p.copies) > shared_limit(device.architecture)) p.copies /= 2;
-  p.input_warps = 1;
-  while (p.input_warps < kWarps && 2 * p.input_warps < p.chunks) p.input_warps *= 2;
-
-  const int row_warps = kWarps / p.input_warps;
-  const int64_t blocks = (p.groups + row_warps - 1) / row_warps;
+  p.copies = plan.copies;
+  p.input_warps = plan.input_warps;
   Shape shape;
-  shape.grid = dim3(static_cast<unsigned>(blocks < device.multiprocessors ? blocks : device.multiprocessors),
-                    static_cast<unsigned>(x.blocks()));
+  shape.grid = dim3(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.passes));
   shape.block = dim3(32 * kWarps);
-  shape.dynamic_shared = kPartialBytes + entries_bytes(weight, p.copies);
+  shape.dynamic_shared = plan.shared_bytes;
   shape.overlaps_previous = true;
   launch(weight.vector_size == 8 ? tensor_kernel<8> : tensor_kernel<4>, shape, stream, p);
 }

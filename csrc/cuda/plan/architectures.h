@@ -11,6 +11,7 @@ struct Architecture {
   const char* b1_why;  // the half sentence that says so
   double cache_rate;   // of the second-level cache, in times that of memory
   double arrival;      // superblocks that a multiprocessor's share of memory's rate brings in a microsecond
+  int32_t block_shared_kb;  // that a block may have, CUDA C++ Programming Guide, technical specifications
 };
 
 // One-bit products need a fifth of the instructions of int8 products, if the tensor cores keep up. The
@@ -22,13 +23,13 @@ struct Architecture {
 // Rates are those of the largest chip: A100, A10, RTX 4090, H100, B200, RTX 5090
 // (benchmarks/cuda_report/gpus.py).
 inline constexpr Architecture kArchitectures[] = {
-    {80, true, "one-bit products run at 8 times the int8 rate", 2.2, 9},
-    {86, false, "the rate of one-bit products is unmeasured on sm_86", 3, 4},
-    {87, false, "the rate of one-bit products is unmeasured on sm_87", 3, 6},
-    {89, false, "the rate of one-bit products is unmeasured on sm_89", 5, 4},
-    {90, false, "the rate of one-bit products is unmeasured on sm_90", 1.7, 12},
-    {100, false, "one-bit products are emulated by int8 products from sm_100 on", 1.25, 26},
-    {120, false, "one-bit products are emulated by int8 products from sm_100 on", 3.9, 5},
+    {80, true, "one-bit products run at 8 times the int8 rate", 2.2, 9, 163},
+    {86, false, "the rate of one-bit products is unmeasured on sm_86", 3, 4, 99},
+    {87, false, "the rate of one-bit products is unmeasured on sm_87", 3, 6, 163},
+    {89, false, "the rate of one-bit products is unmeasured on sm_89", 5, 4, 99},
+    {90, false, "the rate of one-bit products is unmeasured on sm_90", 1.7, 12, 227},
+    {100, false, "one-bit products are emulated by int8 products from sm_100 on", 1.25, 26, 227},
+    {120, false, "one-bit products are emulated by int8 products from sm_100 on", 3.9, 5, 99},
 };
 
 inline constexpr const Architecture& architecture_of(int32_t number) {

@@ -1,8 +1,8 @@
 #include <algorithm>
-#include <cstdio>
 
 #include "cuda/bits/gemv.h"
 #include "cuda/plan/architectures.h"
+#include "cuda/plan/json.h"
 #include "cuda/plan/plan.h"
 
 namespace lowbit::cuda {
@@ -143,13 +143,6 @@ Refusal refuse_b1(const Layer& layer, const ActivationKind& kind, int64_t tokens
   return Refusal::none;
 }
 
-template <class... T>
-std::string text(const char* format, T... values) {
-  char buffer[320];
-  std::snprintf(buffer, sizeof buffer, format, values...);
-  return buffer;
-}
-
 using Integer = long long;
 
 }  // namespace
@@ -219,16 +212,17 @@ std::string reason(const Plan& plan, const Layer& layer, const ActivationKind& k
     case Kernel::fp32:
       return "precision exact keeps activations in fp32: products on the CUDA cores";
     case Kernel::gemm:
-      return text("%lld tokens are more than %lld: %lld columns share the weight's expansion in registers",
-                  Integer{tokens}, Integer{kGemvTokens}, Integer{kGemmColumns});
+      return sentence(
+          "%lld tokens are more than %lld: %lld columns share the weight's expansion in registers",
+          Integer{tokens}, Integer{kGemvTokens}, Integer{kGemmColumns});
     case Kernel::b1_gemv:
-      return text("%s on sm_%d, and %lld tokens of %d bit planes fit one reading of the weight",
-                  architecture_of(device.architecture).b1_why, device.architecture, Integer{tokens},
-                  kind.planes_per_token());
+      return sentence("%s on sm_%d, and %lld tokens of %d bit planes fit one reading of the weight",
+                      architecture_of(device.architecture).b1_why, device.architecture, Integer{tokens},
+                      kind.planes_per_token());
     case Kernel::imma_gemv:
       break;
   }
-  return text(
+  return sentence(
       "%lld tokens of %d int8 columns, weights expanded inside the tensor core operand: %lld blocks of %d x "
       "%d warps (rows x inputs), %d of them to a row, on %d multiprocessors; sums leave the integers %s",
       Integer{tokens}, kind.columns_per_token(), Integer{plan.blocks}, plan.partition.row_warps,
@@ -249,20 +243,21 @@ std::string reason_against(Kernel kernel, const Plan& plan, const Layer& layer, 
     case Refusal::grouped_sums:
       return kind.fast()
                  ? "activations have a scale for every 128 inputs: sums leave the integers inside a row"
-                 : text("the weight has a scale for every %d inputs: sums leave the integers inside a row",
-                        static_cast<int>(layer.unit));
+                 : sentence(
+                       "the weight has a scale for every %d inputs: sums leave the integers inside a row",
+                       static_cast<int>(layer.unit));
     case Refusal::wide_digits:
       return "the weight has digits of more than one bit";
     case Refusal::architecture:
       return architecture_of(device.architecture).b1_why;
     case Refusal::many_planes:
-      return text("%lld tokens of %d bit planes do not fit one reading of the weight, which takes %lld",
-                  Integer{tokens}, kind.planes_per_token(), Integer{kPassColumns});
+      return sentence("%lld tokens of %d bit planes do not fit one reading of the weight, which takes %lld",
+                      Integer{tokens}, kind.planes_per_token(), Integer{kPassColumns});
     case Refusal::few_tokens:
-      return text("%lld tokens are not more than %lld: a tile of %lld columns would be mostly empty",
-                  Integer{tokens}, Integer{kGemvTokens}, Integer{kGemmColumns});
+      return sentence("%lld tokens are not more than %lld: a tile of %lld columns would be mostly empty",
+                      Integer{tokens}, Integer{kGemvTokens}, Integer{kGemmColumns});
     case Refusal::many_tokens:
-      return text(
+      return sentence(
           "%lld tokens are more than %lld: the weight would be read and expanded once for every %lld columns",
           Integer{tokens}, Integer{kGemvTokens}, Integer{kPassColumns});
     case Refusal::slower:

@@ -1,10 +1,10 @@
 // lowbit::codebook_{channel,scalar,vector}_linear on GPUs: check and unpack the arguments, then call the C
 // function.
+#include "torch/arguments.h"
 #include "torch/channel.h"
 #include "torch/cuda/device.h"
 #include "torch/cuda/packed.h"
 #include "torch/operators.h"
-#include "torch/outliers.h"
 
 namespace lowbit::torch_ops {
 
@@ -42,29 +42,20 @@ void codebook_channel_linear(StableIValue* stack, uint64_t, uint64_t) {
 template <bool kOut>
 void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
   Arguments args(stack);
-  const Tensor x = args.tensor();
-  const Tensor packed = args.tensor();
-  const Tensor tables = args.tensor();
-  Outliers outliers;
-  outliers.offsets = args.optional_tensor();
-  outliers.columns = args.optional_tensor();
-  outliers.values = args.optional_tensor();
-  const Tensor bias = args.optional_tensor();
-  const int64_t in_features = args.integer();
-  const int64_t precision_number = args.integer();
-  const Tensor out = kOut ? args.tensor() : Tensor();
+  const ScalarArguments all(args, kOut);
 
   const Checker check("codebook_scalar_linear");
-  const Gpu gpu(check, x);
-  gpu.require_here({x, packed, tables, outliers.offsets, outliers.columns, outliers.values, bias, out});
-  check.expect_input(x, in_features);
-  lowbit_cuda_codebook_scalar weight = describe_scalar(check, tables, in_features);
-  check.expect(packed, "weight", Dtype::kU8, {scalar_words(check, weight), kWordBytes});
-  weight.packed = packed.data();
-  outliers.describe(check, weight);
-  const lowbit_precision precision = check.precision(precision_number);
+  const Gpu gpu(check, all.x);
+  gpu.require_here({all.x, all.weight, all.tables, all.outliers.offsets, all.outliers.columns,
+                    all.outliers.values, all.bias, all.out});
+  check.expect_input(all.x, all.in_features);
+  lowbit_cuda_codebook_scalar weight = describe_scalar(check, all.tables, all.in_features);
+  check.expect(all.weight, "weight", Dtype::kU8, {scalar_words(check, weight), kWordBytes});
+  weight.packed = all.weight.data();
+  all.outliers.describe(check, weight);
+  const lowbit_precision precision = check.precision(all.precision);
   compute_on(
-      gpu, check, args, x, bias, out, weight.out_features,
+      gpu, check, args, all.x, all.bias, all.out, weight.out_features,
       [&](int64_t tokens, size_t* bytes) {
         return lowbit_cuda_codebook_scalar_workspace(gpu.description(), &weight, tokens, precision, bytes);
       },
@@ -77,29 +68,22 @@ void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
 template <bool kOut>
 void codebook_vector_linear(StableIValue* stack, uint64_t, uint64_t) {
   Arguments args(stack);
-  const Tensor x = args.tensor();
-  const Tensor packed = args.tensor();
-  const Tensor codebooks = args.tensor();
-  const Tensor out_scales = args.tensor();
-  const Tensor bias = args.optional_tensor();
-  const int64_t in_features = args.integer();
-  const int64_t precision_number = args.integer();
-  const Tensor out = kOut ? args.tensor() : Tensor();
+  const VectorArguments all(args, kOut);
 
   const Checker check("codebook_vector_linear");
-  const Gpu gpu(check, x);
-  gpu.require_here({x, packed, codebooks, out_scales, bias, out});
-  check.expect_input(x, in_features);
-  check.require(out_scales.dim() == 1, "out_scales must have one dimension");
-  const int64_t out_features = out_scales.size(0);
-  check.expect(out_scales, "out_scales", codebooks.dtype(), {out_features});
-  lowbit_cuda_codebook_vector weight = describe_vector(check, codebooks, out_features, in_features);
-  check.expect(packed, "weight", Dtype::kU8, {vector_words(check, weight), kWordBytes});
-  weight.packed = packed.data();
-  weight.out_scales = out_scales.data();
-  const lowbit_precision precision = check.precision(precision_number);
+  const Gpu gpu(check, all.x);
+  gpu.require_here({all.x, all.weight, all.codebooks, all.out_scales, all.bias, all.out});
+  check.expect_input(all.x, all.in_features);
+  check.require(all.out_scales.dim() == 1, "out_scales must have one dimension");
+  const int64_t out_features = all.out_scales.size(0);
+  check.expect(all.out_scales, "out_scales", all.codebooks.dtype(), {out_features});
+  lowbit_cuda_codebook_vector weight = describe_vector(check, all.codebooks, out_features, all.in_features);
+  check.expect(all.weight, "weight", Dtype::kU8, {vector_words(check, weight), kWordBytes});
+  weight.packed = all.weight.data();
+  weight.out_scales = all.out_scales.data();
+  const lowbit_precision precision = check.precision(all.precision);
   compute_on(
-      gpu, check, args, x, bias, out, out_features,
+      gpu, check, args, all.x, all.bias, all.out, out_features,
       [&](int64_t tokens, size_t* bytes) {
         return lowbit_cuda_codebook_vector_workspace(gpu.description(), &weight, tokens, precision, bytes);
       },
