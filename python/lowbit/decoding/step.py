@@ -168,6 +168,7 @@ def _compile_graph(graph: fx.GraphModule, examples: list[Any]) -> Compiled:
     patches: dict[str, Any] = {
         "post_grad_custom_pre_pass": FuseSiblings(),
         "size_asserts": False,
+        "realize_opcount_threshold": 1,
         "cpp.threads": 1,
     }
     compiled: Any = compile_fx(graph, examples, config_patches=patches)
