@@ -131,6 +131,8 @@ class BuildNative(Command):
             "machine": platform.machine(),
             "python": sysconfig.get_config_var("SOABI"),
             "cuda": (BUILD / "cuda_status.txt").read_text(),
+            # The GPU kernels on the emulated device, for the tests.
+            "emulated": "LOWBIT_BUILD_EMULATED:BOOL=ON" in (BUILD / "CMakeCache.txt").read_text(),
         }
 
     @staticmethod

@@ -13,4 +13,10 @@ _failure = None if build_record()["native"] else _library.load()
 needs_native = pytest.mark.skipif(_failure is not None, reason=f"no native kernels: {_failure}")
 
 _cuda = str(build_record().get("cuda", "no native kernels"))
-needs_cuda_library = pytest.mark.skipif(not _cuda.startswith("nvcc"), reason=f"no CUDA kernels: {_cuda}")
+# Why there are none; "" where there are.
+without_cuda = "" if _cuda.startswith("nvcc") else f"no CUDA kernels: {_cuda}"
+without_emulated = (
+    "" if build_record().get("emulated") else "built without the emulated device (make build has it)"
+)
+needs_cuda_library = pytest.mark.skipif(without_cuda != "", reason=without_cuda)
+needs_emulated = pytest.mark.skipif(without_emulated != "", reason=without_emulated)

@@ -9,5 +9,6 @@ that and on the figures in gpus.py. Every time in it is an estimate.
     static        one row per kernel and target of the library
     gpus          data sheets and assumptions
     estimate      the model
+    codebooks     the codebook layers, and dequantising them instead
     tables        Markdown
 """

@@ -10,7 +10,7 @@ from report import write_json
 from rich.console import Console
 
 from . import tables
-from .cases import CASES, Row, memory_bound_until, rows
+from .cases import CASES, Row, memory_bound_until, ratios, rows
 from .disassembly import tool
 from .gpus import ASSUMPTIONS, GPUS
 from .plans import Planner
@@ -38,6 +38,7 @@ def main(library: Path = LIBRARY, results: Path = RESULTS) -> None:
             }
             for case in CASES
         }
+        beside = ratios(planner, static)
     document = {
         "note": "no GPU was used: times, shares of bandwidth and bounds are estimates",
         "static": static,
@@ -46,11 +47,17 @@ def main(library: Path = LIBRARY, results: Path = RESULTS) -> None:
             "rows": [" ".join(str(value).replace(" ", "_") for value in astuple(row)) for row in estimates],
         },
         "memory_bound_until": bounds,
+        "dequantizing_takes_times_as_long": [
+            {"case": case, "tokens": tokens, "through_dram_and_in_l2": of_gpu}
+            for (case, tokens), of_gpu in beside.items()
+        ],
         "gpus": [asdict(gpu) for gpu in GPUS],
         "assumptions": [{"what": what, "from": source} for what, source in ASSUMPTIONS],
     }
     write_json(results / "cuda_report.json", document)
-    (results / "cuda_report.md").write_text(tables.document(static, estimates, bounds), encoding="utf-8")
+    (results / "cuda_report.md").write_text(
+        tables.document(static, estimates, bounds, beside), encoding="utf-8"
+    )
     for problem in regressions(static, static):
         console.print(f"[red]{problem}[/red]")
     console.print(f"{len({entry.kernel for entry in static})} kernels: {results / 'cuda_report.md'}")

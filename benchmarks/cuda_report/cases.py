@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .codebooks import CODEBOOKS, Product, dequantized_us, product
 from .estimate import Work, estimate
-from .gpus import GPUS, L2_BYTES_PER_CLOCK, LAUNCH_NS, OVERLAPPED_LAUNCH_NS, START_NS, Gpu
+from .gpus import GPUS, L2_BYTES_PER_CLOCK, LAUNCH_NS, START_NS, Gpu, gap_ns
 from .kernels import FORMS, find
 from .occupancy import occupancy
-from .plans import BitsCase, Planner
+from .plans import BitsCase, Case, Planner, VectorCase
 from .static import Entry
 
 SHAPES = (
@@ -21,12 +22,16 @@ SHAPES = (
     (28672, 8192),
 )  # out_features, in_features
 TOKENS = (1, 4, 8, 16)
+RATIO_TOKENS = (1, 16, 32, 64, 128, 256)
 MOST_TOKENS = 256  # to look for the end of the memory-bound range
 GEMV_COLUMNS = 16  # of a pass over the weight
 SPAN_INPUTS = 1024
 COPY_INSTRUCTIONS = 8  # of a 16-byte piece of a column on its way to shared memory
 
-CASES = (
+# By layer and tokens, by GPU: through DRAM, and in L2.
+Ratios = dict[tuple[str, int], dict[str, tuple[float, float]]]
+
+CASES: tuple[Case, ...] = (
     BitsCase("BinaryMoS, 4 experts, high", (1,), experts=4),
     BitsCase("BinaryMoS, 4 experts, fast", (1,), experts=4, precision="fast"),
     BitsCase("signs g128 (Q1_0), high", (1,), group_size=128),
@@ -37,6 +42,7 @@ CASES = (
     BitsCase("W4 rows, high", (4,)),
     BitsCase("W1A1", (1,), activation_bits=1),
     BitsCase("W4A4, one-bit digits", (1, 1, 1, 1), activation_bits=4),
+    *CODEBOOKS,
 )
 
 
@@ -78,9 +84,9 @@ def kernel_name(case: BitsCase, plan: dict[str, Any]) -> str | None:
     return None
 
 
-def prologue_ns(gpu: Gpu, case: BitsCase, in_features: int) -> float:
+def prologue_ns(gpu: Gpu, case: Case, in_features: int) -> float:
     """One block a token: all it reads passes through one multiprocessor, in three dependent steps."""
-    read = in_features * 2 * (1 + 2 * case.experts)
+    read = in_features * 2 * (1 + 2 * (case.experts if isinstance(case, BitsCase) else 0))
     return START_NS + 3 * gpu.loaded_latency_ns / 2 + read / (L2_BYTES_PER_CLOCK * gpu.clock_ghz)
 
 
@@ -98,13 +104,52 @@ def rows(planner: Planner, static: Sequence[Entry]) -> Iterator[Row]:
 def one(
     planner: Planner,
     known: dict[tuple[str, int], Entry],
-    case: BitsCase,
+    case: Case,
     out_features: int,
     in_features: int,
     tokens: int,
     gpu: Gpu,
 ) -> Row | None:
     plan = planner.explain(case, out_features, in_features, tokens, gpu.architecture, gpu.multiprocessors)
+    if isinstance(case, BitsCase):
+        done = bits(case, plan, known, out_features, in_features, tokens, gpu)
+    else:
+        done = product(case, plan, known, out_features, in_features, gpu)
+    if done is None:
+        return None
+    before = LAUNCH_NS + gap_ns(gpu) + (prologue_ns(gpu, case, in_features) if done.prologue else 0)
+    found = done.found
+    return Row(
+        case=case.title,
+        out_features=out_features,
+        in_features=in_features,
+        tokens=tokens,
+        gpu=gpu.name,
+        kernel=done.kernel,
+        blocks=done.blocks,
+        warps=done.warps,
+        occupancy=done.resident.warps,
+        limit=done.resident.limit,
+        us=round(found.us, 3),
+        call_us=round(found.us + before / 1e3, 3),
+        share=round(found.share, 4),
+        stream=round(found.stream, 4),
+        bound=found.bound,
+        issue=round(found.issue, 4),
+        tensor=round(found.tensor, 4),
+    )
+
+
+def bits(
+    case: BitsCase,
+    plan: dict[str, Any],
+    known: dict[tuple[str, int], Entry],
+    out_features: int,
+    in_features: int,
+    tokens: int,
+    gpu: Gpu,
+) -> Product | None:
+    """The product of a layer on bit tiles; None where it is none of the GEMVs."""
     name = kernel_name(case, plan)
     entry = known.get((name, gpu.target)) if name else None
     if name is None or entry is None or entry.worst is None:
@@ -136,29 +181,11 @@ def one(
         macs=kernel.macs / kernel.weights,
         mac_rate=rate,
         flight=loop.under_way,
+        loaded=loop.loaded,
+        turn=loop.instructions,
         splits=splits,
     )
-    found = estimate(gpu, work, resident)
-    gap = OVERLAPPED_LAUNCH_NS if gpu.architecture >= 90 else LAUNCH_NS
-    return Row(
-        case=case.title,
-        out_features=out_features,
-        in_features=in_features,
-        tokens=tokens,
-        gpu=gpu.name,
-        kernel=entry.kernel,
-        blocks=work.blocks,
-        warps=threads // 32,
-        occupancy=resident.warps,
-        limit=resident.limit,
-        us=round(found.us, 3),
-        call_us=round(found.us + (LAUNCH_NS + prologue_ns(gpu, case, in_features) + gap) / 1e3, 3),
-        share=round(found.share, 4),
-        stream=round(found.stream, 4),
-        bound=found.bound,
-        issue=round(found.issue, 4),
-        tensor=round(found.tensor, 4),
-    )
+    return Product(entry.kernel, blocks, threads // 32, resident, estimate(gpu, work, resident))
 
 
 def digits_read(case: BitsCase, entry: Entry) -> int:
@@ -167,7 +194,7 @@ def digits_read(case: BitsCase, entry: Entry) -> int:
 
 
 def memory_bound_until(
-    planner: Planner, static: Sequence[Entry], case: BitsCase, out_features: int, in_features: int, gpu: Gpu
+    planner: Planner, static: Sequence[Entry], case: Case, out_features: int, in_features: int, gpu: Gpu
 ) -> int | None:
     """The most tokens for which the GEMV is bound by DRAM; None: it never is."""
     known = {(entry.kernel, entry.target): entry for entry in static}
@@ -178,3 +205,33 @@ def memory_bound_until(
             break
         most = tokens
     return most
+
+
+def against_dequantizing(
+    planner: Planner, static: Sequence[Entry], tokens: int, gpu: Gpu, in_l2: bool = False
+) -> dict[str, float]:
+    """By vector codebook: how many times as long dequantising and a matmul take, at the worst shape."""
+    known = {(entry.kernel, entry.target): entry for entry in static}
+    found = {}
+    for case in CODEBOOKS:
+        if isinstance(case, VectorCase):
+            ours = {shape: one(planner, known, case, *shape, tokens, gpu) for shape in SHAPES}
+            found[case.title] = min(
+                dequantized_us(case, *shape, tokens, gpu, in_l2) / row.call_us
+                for shape, row in ours.items()
+                if row is not None
+            )
+    return found
+
+
+def ratios(planner: Planner, static: Sequence[Entry]) -> Ratios:
+    found: Ratios = {}
+    for tokens in RATIO_TOKENS:
+        for gpu in GPUS:
+            cold, warm = (
+                against_dequantizing(planner, static, tokens, gpu, in_l2) for in_l2 in (False, True)
+            )
+            for case in cold:
+                of_gpu = found.setdefault((case, tokens), {})
+                of_gpu[gpu.name] = (round(cold[case], 3), round(warm[case], 3))
+    return dict(sorted(found.items()))

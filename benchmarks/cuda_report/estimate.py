@@ -3,7 +3,7 @@ only.
 
 A multiprocessor with b blocks takes weights at the lowest of
 
-    flight   b * warps * bytes in flight of a warp / latency           (Little's law)
+    flight   what its warps can ask for while the latency passes, see below
     issue    4 warp instructions a clock
     alu      logic and integer lanes
     tensor   multiply-adds of the mma instructions
@@ -14,10 +14,15 @@ and all multiprocessors together at no more than 92 % of the DRAM bandwidth, or 
     cache    weights once, the columns once for every block, whose row warps share them, and the sums that
              blocks leave for each other, written and read
 
+A warp that loads B bytes in a turn of its loop and uses them d turns later takes B in latency / d (Little's
+law). With d < 1, where loads are issued inside the turn that uses them, it issues the rest of the turn only
+after they have come: B in latency + (1 - d) of the turn's instructions. The compiled code says what d is: the
+mean of the bytes under way over the loop's instructions, divided by B.
+
 The grid runs in waves: full ones, then a last one with fewer blocks. In a wave the multiprocessor with most
 blocks takes as long as its own limits say, or all together as DRAM and L2 say, whichever is longer. A fixed
 time is added for the kernel's start and end, with one latency to fill the pipeline, and another one for
-blocks that wait for each other's sums.
+blocks that wait for each other's sums, or what a block does before its first weight.
 
 Not in it: clocks below boost, DRAM refresh and row misses, imbalance inside a block.
 """
@@ -26,7 +31,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .gpus import ARRIVAL_NS, DRAM_EFFICIENCY, ISSUE_PER_CLOCK, L1_BYTES_PER_CLOCK, START_NS, Gpu
+from .gpus import (
+    ARRIVAL_NS,
+    DEPENDENT_CLOCKS,
+    DRAM_EFFICIENCY,
+    ISSUE_PER_CLOCK,
+    L1_BYTES_PER_CLOCK,
+    START_NS,
+    Gpu,
+)
 from .occupancy import Occupancy
 
 
@@ -45,8 +58,11 @@ class Work:
     alu: float  # of these, on the ALU
     macs: float  # multiply-adds per weight, those of padded columns included
     mac_rate: int | None  # of the GPU for this kind, a clock and multiprocessor
-    flight: float  # bytes that a warp has asked for and not used
+    flight: float  # bytes that a warp has asked for and not used, the mean over its instructions
     splits: int = 1  # blocks that wait for each other's sums
+    loaded: float = 0.0  # bytes that a turn of a warp's loop loads; 0: no more than are under way
+    turn: float = 0.0  # instructions of a turn
+    before_ns: float = 0.0  # that a block takes before its first weight
 
 
 @dataclass(frozen=True)
@@ -69,10 +85,13 @@ def rates(gpu: Gpu, work: Work, occupancy: Occupancy, blocks: int) -> dict[str, 
     per_byte = work.weights / work.bytes
     warps = blocks * occupancy.warps / occupancy.blocks
     clock = gpu.clock_ghz
+    ahead = work.flight / work.loaded if work.loaded else 1.0
+    per_instruction = max(DEPENDENT_CLOCKS, warps / ISSUE_PER_CLOCK) / clock
+    waits = max(0.0, 1 - ahead) * work.turn * per_instruction
     found = {
         "dram": gpu.dram_gbs * DRAM_EFFICIENCY,
         "cache": gpu.l2_gbs * work.bytes / work.cached,
-        "flight": warps * work.flight / gpu.loaded_latency_ns,
+        "flight": warps * max(work.flight, work.loaded) / (gpu.loaded_latency_ns + waits),
         "issue": clock * ISSUE_PER_CLOCK * 32 / (work.instructions * per_byte),
     }
     if work.alu:
@@ -102,7 +121,8 @@ def estimate(gpu: Gpu, work: Work, occupancy: Occupancy) -> Estimate:
     # What a wave as full as this grid's can be is bound by.
     in_full, bound = wave(gpu, work, occupancy, min(work.blocks, capacity))
     stream = full * in_full + (wave(gpu, work, occupancy, rest)[0] if rest else 0.0)
-    nanoseconds = stream + START_NS + gpu.loaded_latency_ns + (ARRIVAL_NS if work.splits > 1 else 0)
+    nanoseconds = stream + START_NS + gpu.loaded_latency_ns + work.before_ns
+    nanoseconds += ARRIVAL_NS if work.splits > 1 else 0
     gbs = work.bytes / nanoseconds
     steady = rates(gpu, work, occupancy, 1)
     return Estimate(

@@ -23,22 +23,24 @@ class Gpu:
     int8_macs: int
     b1_macs: int | None  # None: no such instruction, the kernels are never used
     f16_macs: int  # with sums in fp32
+    f16_tflops: float  # of the vendor's matmul, dense, sums in fp32
     alu_lanes: int  # logic and integer adds
     # From the load to the data while DRAM is busy, nanoseconds.
     loaded_latency_ns: float
 
 
 GPUS = (
-    Gpu("A100", 80, 80, 108, 1.410, 2039, 40, 4500, 64, 32, 164, 2048, 16384, 1024, 64, 650),
-    Gpu("H100", 90, 90, 132, 1.830, 3350, 50, 5600, 64, 32, 228, 2048, 16384, 1024, 64, 800),
-    Gpu("H200", 90, 90, 132, 1.830, 4800, 50, 5600, 64, 32, 228, 2048, 16384, 1024, 64, 900),
-    Gpu("RTX 4090", 80, 89, 128, 2.520, 1008, 72, 5000, 48, 24, 100, 1024, 8192, 256, 64, 500),
-    Gpu("RTX 5090", 120, 120, 170, 2.407, 1792, 96, 7000, 48, 24, 100, 1024, None, 256, 128, 600),
-    Gpu("B200", 100, 100, 148, 1.850, 8000, 126, 10000, 64, 32, 228, 1024, None, 1024, 128, 1000),
+    Gpu("A100", 80, 80, 108, 1.410, 2039, 40, 4500, 64, 32, 164, 2048, 16384, 1024, 312, 64, 650),
+    Gpu("H100", 90, 90, 132, 1.830, 3350, 50, 5600, 64, 32, 228, 2048, 16384, 1024, 989, 64, 800),
+    Gpu("H200", 90, 90, 132, 1.830, 4800, 50, 5600, 64, 32, 228, 2048, 16384, 1024, 989, 64, 900),
+    Gpu("RTX 4090", 80, 89, 128, 2.520, 1008, 72, 5000, 48, 24, 100, 1024, 8192, 256, 165.2, 64, 500),
+    Gpu("RTX 5090", 120, 120, 170, 2.407, 1792, 96, 7000, 48, 24, 100, 1024, None, 256, 209.5, 128, 600),
+    Gpu("B200", 100, 100, 148, 1.850, 8000, 126, 10000, 64, 32, 228, 1024, None, 1024, 2250, 128, 1000),
 )
 
 # What holds for all of them.
 ISSUE_PER_CLOCK = 4  # warp instructions a multiprocessor and clock
+DEPENDENT_CLOCKS = 4  # from an instruction of a warp to its next, where that waits for it
 REGISTERS = 65536  # 32-bit, of a multiprocessor
 RESERVED_SHARED = 1024  # bytes that the system takes of each block's share
 DRAM_EFFICIENCY = 0.92  # of the data sheet's bandwidth that a long stream of reads gets
@@ -50,6 +52,17 @@ OVERLAPPED_LAUNCH_NS = 500  # the same with programmatic dependent launch
 ARRIVAL_NS = 1000  # in which blocks that share rows write their sums, count, and the last one reads them
 L2_BYTES_PER_CLOCK = 64  # that one multiprocessor reads
 L1_BYTES_PER_CLOCK = 128  # of L1 and shared memory together
+
+
+def overlaps(gpu: Gpu) -> bool:
+    """Programmatic dependent launch: a kernel begins while the one before it runs, and waits inside."""
+    return gpu.architecture >= 90
+
+
+def gap_ns(gpu: Gpu) -> int:
+    """Between two kernels of a captured graph that depend on each other."""
+    return OVERLAPPED_LAUNCH_NS if overlaps(gpu) else LAUNCH_NS
+
 
 ASSUMPTIONS = (
     ("multiprocessors, boost clock, DRAM bandwidth, L2", "NVIDIA's data sheets (SXM versions; A100 80 GB)"),
@@ -65,12 +78,17 @@ ASSUMPTIONS = (
         "int8 and fp16 multiply-adds, H100, H200",
         "half of the data sheet's, which only wgmma reaches; arXiv 2402.13499 measures 63 % for mma.sync",
     ),
+    ("fp16 operations of the vendor's matmul", "data sheets: dense, sums in fp32, all of it"),
     ("int8 multiply-adds of mma.sync, B200", "assumed: half of an A100's; never measured by us"),
     (
         "b1 multiply-adds",
         "A100: data sheet, 8 x int8; RTX 4090, H100, H200: assumed to be 8 x int8 too, never measured by us",
     ),
     ("instructions issued: 4 a clock and multiprocessor", "CUDA C++ Programming Guide: four schedulers"),
+    (
+        "an instruction of a warp every 4 clocks, where it must be through with them before it waits again",
+        "assumed: each depends on the one before; arXiv 2402.13499 measures 4 clocks and less",
+    ),
     ("lanes for logic and integer adds", "CUDA C++ Programming Guide, arithmetic throughput"),
     (
         "latency of a load while DRAM is busy",

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# Weights of an A fragment: rows x inputs of m16n8k32, m16n8k256 and m16n8k16.
-IMMA_WEIGHTS, BMMA_WEIGHTS, HMMA_WEIGHTS = 16 * 32, 16 * 256, 16 * 16
+# Weights of an A fragment: rows x inputs of m16n8k32 and m16n8k256; of a B fragment of m16n8k16.
+IMMA_WEIGHTS, BMMA_WEIGHTS, HMMA_WEIGHTS = 16 * 32, 16 * 256, 8 * 16
 COLUMNS = 8  # of a B fragment
 
 FORMS = ("one", "two", "four", "mixed", "planes")  # csrc/cuda/bits/bits.h
@@ -31,6 +31,7 @@ class Kernel:
         absent: targets that have no code for it.
         row_tiles: of a warp.
         chunks: columns are copied to shared memory, span by span.
+        counts_columns: whoever estimates it says how often columns are read, which the layer decides.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Kernel:
     absent: tuple[int, ...] = ()
     row_tiles: int = 1
     chunks: bool = False
+    counts_columns: bool = False
 
 
 def _whole(arguments: Sequence[int]) -> Kernel:
@@ -108,10 +110,11 @@ def _selectors(arguments: Sequence[int]) -> Kernel:
 def _vectors(arguments: Sequence[int]) -> Kernel:
     (size,) = arguments
     return Kernel(
-        title=f"vector codebook of {size} inputs, 8 columns (per codebook)",
+        title=f"vector codebook of {size} inputs, 16 columns (per codebook)",
         opcode="HMMA.16816.F32",
         weights=HMMA_WEIGHTS,
-        macs=HMMA_WEIGHTS * COLUMNS,
+        macs=HMMA_WEIGHTS * 16,
+        counts_columns=True,
     )
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 MAX_DIGITS = 8
 PRECISIONS = {"fast": 0, "high": 1, "exact": 2}
@@ -46,6 +46,51 @@ class _Signs(ctypes.Structure):
     )
 
 
+class _Scalar(ctypes.Structure):
+    _fields_ = (
+        ("out_features", ctypes.c_int64),
+        ("in_features", ctypes.c_int64),
+        ("bits", ctypes.c_int32),
+        ("packed", ctypes.c_void_p),
+        ("tables", ctypes.c_void_p),
+        ("tables_dtype", ctypes.c_int32),
+        ("outlier_offsets", ctypes.c_void_p),
+        ("outlier_columns", ctypes.c_void_p),
+        ("outlier_values", ctypes.c_void_p),
+        ("outlier_values_dtype", ctypes.c_int32),
+    )
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = (
+        ("out_features", ctypes.c_int64),
+        ("in_features", ctypes.c_int64),
+        ("num_codebooks", ctypes.c_int32),
+        ("vector_size", ctypes.c_int32),
+        ("packed", ctypes.c_void_p),
+        ("codebooks", ctypes.c_void_p),
+        ("out_scales", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+    )
+
+
+class _Channel(ctypes.Structure):
+    _fields_ = (
+        ("out_features", ctypes.c_int64),
+        ("in_features", ctypes.c_int64),
+        ("axis", ctypes.c_int32),
+        ("clusters", ctypes.c_int64),
+        ("weight", ctypes.c_void_p),
+        ("labels", ctypes.c_void_p),
+        ("label_bytes", ctypes.c_int32),
+        ("rank", ctypes.c_int64),
+        ("low_rank_out", ctypes.c_void_p),
+        ("low_rank_in", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+        ("order", ctypes.c_void_p),
+    )
+
+
 @dataclass(frozen=True)
 class BitsCase:
     """A kind of layer on bit tiles and how its activations are taken."""
@@ -56,10 +101,79 @@ class BitsCase:
     experts: int = 0
     precision: str = "high"
     activation_bits: int = 0
+    entry: ClassVar[str] = "lowbit_cuda_explain"
 
     @property
     def bits(self) -> int:
         return sum(self.digits)
+
+    def arguments(self, out_features: int, in_features: int, tokens: int) -> tuple[Any, ...]:
+        """Of the C function `entry`, between the device and the text."""
+        part = _Signs()
+        part.bits.out_features, part.bits.in_features = out_features, in_features
+        part.bits.bits, part.bits.num_digits = self.bits, len(self.digits)
+        part.bits.digits[: len(self.digits)] = list(self.digits)
+        part.bits.group_size = self.group_size
+        part.bits.tiles, part.bits.scales_dtype = _SOME_ADDRESS, F16
+        if self.experts == 0:
+            part.bits.scales = _SOME_ADDRESS
+        else:
+            part.experts, part.dtype, part.out_scales_stride = self.experts, F16, out_features
+            part.router = part.in_scales = part.out_scales = _SOME_ADDRESS
+        precision = PRECISIONS[self.precision]
+        return ctypes.byref(part), 1, self.bits, ctypes.c_int64(tokens), self.activation_bits, precision
+
+
+@dataclass(frozen=True)
+class ScalarCase:
+    """Look-up tables of 2^bits fp16 entries, one for each row."""
+
+    title: str
+    bits: int
+    precision: str = "high"
+    entry: ClassVar[str] = "lowbit_cuda_codebook_scalar_explain"
+
+    def arguments(self, out_features: int, in_features: int, tokens: int) -> tuple[Any, ...]:
+        weight = _Scalar(out_features, in_features, self.bits)
+        weight.tables, weight.tables_dtype = _SOME_ADDRESS, F16
+        return ctypes.byref(weight), ctypes.c_int64(tokens), PRECISIONS[self.precision], F16
+
+
+@dataclass(frozen=True)
+class VectorCase:
+    """Sums of entries of `size` fp16 numbers, one of each of `books` codebooks."""
+
+    title: str
+    books: int
+    size: int
+    precision: str = "high"
+    entry: ClassVar[str] = "lowbit_cuda_codebook_vector_explain"
+
+    def arguments(self, out_features: int, in_features: int, tokens: int) -> tuple[Any, ...]:
+        weight = _Vector(out_features, in_features, self.books, self.size)
+        weight.dtype = F16
+        return ctypes.byref(weight), ctypes.c_int64(tokens), PRECISIONS[self.precision], F16
+
+
+@dataclass(frozen=True)
+class ChannelCase:
+    """fp16 channels that outputs (axis 0) or inputs (axis 1) share, and a low-rank term."""
+
+    title: str
+    clusters: int
+    rank: int
+    axis: int = 0
+    precision: str = "high"
+    entry: ClassVar[str] = "lowbit_cuda_codebook_channel_explain"
+
+    def arguments(self, out_features: int, in_features: int, tokens: int) -> tuple[Any, ...]:
+        weight = _Channel(out_features, in_features, self.axis, self.clusters)
+        weight.weight = weight.labels = weight.low_rank_out = weight.low_rank_in = _SOME_ADDRESS
+        weight.label_bytes, weight.rank, weight.dtype = 2, self.rank, F16
+        return ctypes.byref(weight), ctypes.c_int64(tokens), PRECISIONS[self.precision], F16
+
+
+Case = BitsCase | ScalarCase | VectorCase | ChannelCase
 
 
 class Planner:
@@ -69,39 +183,23 @@ class Planner:
 
     def explain(
         self,
-        case: BitsCase,
+        case: Case,
         out_features: int,
         in_features: int,
         tokens: int,
         architecture: int,
         multiprocessors: int,
     ) -> dict[str, Any]:
-        """The JSON of lowbit_cuda_explain.
+        """The JSON of the case's C function.
 
         Raises:
             RuntimeError: the library refuses; the message is its own.
         """
-        part = _Signs()
-        part.bits.out_features, part.bits.in_features = out_features, in_features
-        part.bits.bits, part.bits.num_digits = case.bits, len(case.digits)
-        part.bits.digits[: len(case.digits)] = list(case.digits)
-        part.bits.group_size = case.group_size
-        part.bits.tiles, part.bits.scales_dtype = _SOME_ADDRESS, F16
-        if case.experts == 0:
-            part.bits.scales = _SOME_ADDRESS
-        else:
-            part.experts, part.dtype, part.out_scales_stride = case.experts, F16, out_features
-            part.router = part.in_scales = part.out_scales = _SOME_ADDRESS
         device = _Device(architecture, multiprocessors)
         text, length = ctypes.create_string_buffer(1 << 14), ctypes.c_size_t()
-        status = self._library.lowbit_cuda_explain(
+        status = getattr(self._library, case.entry)(
             ctypes.byref(device),
-            ctypes.byref(part),
-            1,
-            case.bits,
-            ctypes.c_int64(tokens),
-            case.activation_bits,
-            PRECISIONS[case.precision],
+            *case.arguments(out_features, in_features, tokens),
             text,
             ctypes.c_size_t(len(text)),
             ctypes.byref(length),

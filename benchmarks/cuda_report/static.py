@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .disassembly import Function, functions
+from .disassembly import Function, Instruction, functions
 from .gpus import RESERVED_SHARED
 from .kernels import Kernel, find
 from .loops import Loop, hot_loops, l1_bytes, width_of
@@ -28,6 +28,11 @@ class HotLoop:
     under_way: float  # bytes of weights that a warp has asked for and not used, on average
     l1_per_weight: float  # bytes, as loops.l1_bytes() counts them
     pipes: dict[str, float]
+
+    @property
+    def loaded(self) -> int:
+        """Bytes of weights that a warp loads."""
+        return self.stream_loads * 32 * self.stream_bits // 8
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def _entry(function: Function, kernel: Kernel) -> Entry:
         target=function.target,
         registers=function.registers,
         # What the system takes of it on newer targets is counted there, and for all in the occupancy.
-        shared=function.shared - (RESERVED_SHARED if function.target >= 90 else 0),
+        shared=max(0, function.shared - (RESERVED_SHARED if function.target >= 90 else 0)),
         spills=function.stack,
         opcodes=sum(loop.count(kernel.opcode or "") for loop in loops),
         loops=tuple(_hot_loop(loop, kernel) for loop in loops),
@@ -98,9 +103,14 @@ def _hot_loop(loop: Loop, kernel: Kernel) -> HotLoop:
         stream_bits=min((width_of(load) for load in streams), default=0),
         per_weight=round(32 * len(loop.body) / weights, 4),
         under_way=round(loop.loads_under_way() * 32 * (width_of(streams[0]) // 8 if streams else 0)),
-        l1_per_weight=round(32 * sum(l1_bytes(item) for item in loop.body) / weights, 4),
+        l1_per_weight=round(32 * sum(_l1_bytes(item, kernel, streams) for item in loop.body) / weights, 4),
         pipes={pipe: round(32 * count / weights, 4) for pipe, count in sorted(loop.pipes().items())},
     )
+
+
+def _l1_bytes(item: Instruction, kernel: Kernel, streams: list[Instruction]) -> int:
+    columns = item.name == "LDG" and item not in streams
+    return 0 if columns and kernel.counts_columns else l1_bytes(item)
 
 
 def from_dict(values: dict[str, Any]) -> Entry:

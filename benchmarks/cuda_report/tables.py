@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from report import markdown_table
 
-from .cases import SHAPES, TOKENS, Row
+from .cases import SHAPES, TOKENS, Ratios, Row
 from .gpus import ASSUMPTIONS, DRAM_EFFICIENCY, GPUS, LAUNCH_NS, OVERLAPPED_LAUNCH_NS, START_NS
 from .kernels import find
 from .static import Entry
@@ -16,7 +16,9 @@ _SQUARE_TEXT = "8192 x 8192"
 PIPES = ("ALU", "FMA", "TENSOR", "MEMORY", "UNIFORM")
 
 
-def document(static: Sequence[Entry], rows: Sequence[Row], bounds: dict[str, dict[str, int | None]]) -> str:
+def document(
+    static: Sequence[Entry], rows: Sequence[Row], bounds: dict[str, dict[str, int | None]], ratios: Ratios
+) -> str:
     stream = (
         "Share of the data sheet's DRAM bandwidth while weights stream, and (in brackets) over the whole "
         f"kernel, with its start and end, for M tokens; at most {DRAM_EFFICIENCY:.0%} by assumption. What "
@@ -46,6 +48,12 @@ def document(static: Sequence[Entry], rows: Sequence[Row], bounds: dict[str, dic
         "## Where the memory-bound range ends",
         bound,
         _bounds(bounds),
+        "## Vector codebooks beside dequantising",
+        "How many times as long it takes to write the layer in fp16 and call the vendor's matmul, at the "
+        "worst of the shapes above: `dequantized_us` in `codebooks.py` says how, at its best. In brackets "
+        "where a fp16 weight that fits in L2 never leaves it. Below 1, dequantising would be quicker; the "
+        "library has no such path.",
+        _ratios(ratios),
         "## Assumptions",
         _gpus(),
         markdown_table(("what", "from"), ASSUMPTIONS).replace("| ---: |", "| --- |"),
@@ -122,6 +130,14 @@ def _times(rows: Sequence[Row]) -> str:
 def _bounds(bounds: dict[str, dict[str, int | None]]) -> str:
     body = [(case, *(of_gpu[gpu.name] or "-" for gpu in GPUS)) for case, of_gpu in bounds.items()]
     return markdown_table(("layer", *(gpu.name for gpu in GPUS)), body)
+
+
+def _ratios(ratios: Ratios) -> str:
+    body = []
+    for (case, tokens), of_gpu in ratios.items():
+        cells = [f"{of_gpu[gpu.name][0]:.2f} ({of_gpu[gpu.name][1]:.2f})" for gpu in GPUS]
+        body.append((f"{case}, {tokens}", *cells))
+    return markdown_table(("layer, M", *(gpu.name for gpu in GPUS)), body)
 
 
 def _gpus() -> str:

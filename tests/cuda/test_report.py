@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.native import without_cuda
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from cuda_report import __main__ as report  # noqa: E402
-from cuda_report import cases, static  # noqa: E402
+from cuda_report import cases, codebooks, static  # noqa: E402
 from cuda_report.disassembly import Function, Instruction, tool  # noqa: E402
-from cuda_report.estimate import Work, estimate, wave  # noqa: E402
-from cuda_report.gpus import ARRIVAL_NS, DRAM_EFFICIENCY, GPUS  # noqa: E402
+from cuda_report.estimate import Work, estimate, rates, wave  # noqa: E402
+from cuda_report.gpus import ARRIVAL_NS, DEPENDENT_CLOCKS, DRAM_EFFICIENCY, GPUS, Gpu  # noqa: E402
 from cuda_report.kernels import find  # noqa: E402
 from cuda_report.loops import Loop, hot_loops, l1_bytes, pipe, width_of  # noqa: E402
 from cuda_report.occupancy import Occupancy, occupancy  # noqa: E402
@@ -26,8 +28,8 @@ A100 = GPUS[0]
 
 
 def _needs_library() -> Path:
-    if not report.LIBRARY.exists():
-        pytest.skip(f"{report.LIBRARY} was not built: no nvcc")
+    if without_cuda:
+        pytest.skip(without_cuda)
     try:
         tool("cuobjdump")
         tool("nvdisasm")
@@ -71,6 +73,41 @@ def test_estimates_are_those_of_the_plan(compiled: list[static.Entry]) -> None:
     assert row.blocks * row.warps >= A100.multiprocessors
     assert row.share < row.stream <= DRAM_EFFICIENCY
     assert row.us < row.call_us
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
+def test_vector_codebooks_beside_dequantising(compiled: list[static.Entry], gpu: Gpu) -> None:
+    """Up to 16 tokens never slower, where the fp16 weight goes through DRAM."""
+    planner = Planner(_needs_library())
+    for tokens in (1, 4, 8, 16):
+        assert min(cases.against_dequantizing(planner, compiled, tokens, gpu).values()) >= 1, tokens
+
+
+def test_codebooks_are_estimated(compiled: list[static.Entry]) -> None:
+    """Every case on every GPU, at no more than memory gives; two passes take longer than one."""
+    known = {(entry.kernel, entry.target): entry for entry in compiled}
+    planner = Planner(_needs_library())
+    for case in codebooks.CODEBOOKS:
+        for gpu in GPUS:
+            few, many = (cases.one(planner, known, case, 8192, 8192, tokens, gpu) for tokens in (1, 64))
+            assert few is not None
+            assert many is not None
+            assert few.share < few.stream <= DRAM_EFFICIENCY + 1e-9
+            assert few.us < many.us
+
+
+def test_loads_behind_the_latency() -> None:
+    """A loop that uses at once what it loads still gets a turn's bytes in a latency and a turn."""
+    work = Work(1, 8e6, 1e6, 1e6, 0.0, 0.1, 0.05, 0.0, A100.int8_macs, 0.0, loaded=1024, turn=100)
+    turn_ns = 100 * DEPENDENT_CLOCKS / A100.clock_ghz
+    resident = Occupancy(1, 8, "registers")
+    found = rates(A100, work, resident, 1)["flight"]
+    assert found == pytest.approx(8 * 1024 / (A100.loaded_latency_ns + turn_ns))
+    ahead = rates(A100, replace(work, flight=1024), resident, 1)["flight"]
+    assert ahead == pytest.approx(8 * 1024 / A100.loaded_latency_ns)
+    further = rates(A100, replace(work, flight=2048), resident, 1)["flight"]
+    assert further == pytest.approx(2 * ahead)
 
 
 def test_a_regression_is_found(committed: list[static.Entry]) -> None:

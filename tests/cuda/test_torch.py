@@ -9,13 +9,11 @@ from lowbit.formats import Planes, Signs
 from lowbit.formats.base import group_count
 
 from tests.emulated.device import KIND
+from tests.native import needs_emulated
 from tests.ops import cases, targets
 
 pytestmark = [
-    pytest.mark.skipif(
-        not targets.EMULATED_LIBRARY.exists(),
-        reason=f"{targets.EMULATED_LIBRARY} was not built (make build does)",
-    ),
+    needs_emulated,
     pytest.mark.skipif(KIND != "", reason="torch's allocator is no sanitizer's"),
 ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.emulated.device import BUILD, KIND
+from tests.native import needs_emulated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,11 +23,11 @@ def runtime(name: str) -> str:
 
 
 @pytest.mark.slow
+@needs_emulated
 @pytest.mark.skipif(KIND != "", reason="these tests themselves run sanitized")
 @pytest.mark.parametrize(("folder", "library"), [("emulated", "emulated_tests"), ("cuda", "lowbit_emulated")])
 def test_tests_pass_sanitized(folder: str, library: str) -> None:
-    if not (BUILD / f"lib{library}_sanitized.so").exists():
-        pytest.skip(f"lib{library}_sanitized.so was not built (make build does)")
+    assert (BUILD / f"lib{library}_sanitized.so").exists()
     result = subprocess.run(
         [sys.executable, "-m", "pytest", f"tests/{folder}", "-x", "--capture=no", "-k", "not reversed"],
         cwd=ROOT,

@@ -15,7 +15,7 @@ from lowbit.ops import _layouts
 from torch import Tensor
 
 from tests.emulated.device import BUILD, KIND
-from tests.native import needs_native
+from tests.native import needs_emulated, needs_native
 
 EXAMPLES = 40  # of a property, on the fastest target
 EMULATED_LIBRARY = BUILD / "_torch_emulated.so"
@@ -108,9 +108,7 @@ _PARAMETERS = {
         EMULATED,
         id="emulated",
         marks=[
-            pytest.mark.skipif(
-                not EMULATED_LIBRARY.exists(), reason=f"{EMULATED_LIBRARY} was not built (make build does)"
-            ),
+            needs_emulated,
             pytest.mark.skipif(KIND != "", reason="torch's allocator is no sanitizer's"),
         ],
     ),
