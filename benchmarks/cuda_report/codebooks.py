@@ -13,7 +13,6 @@ from .plans import ChannelCase, ScalarCase, VectorCase
 from .static import Entry
 
 ENTRIES = 256  # of a codebook of vectors
-TILE_ROWS = 16
 TURN_ROWS = 32  # of a warp of the vector kernel, which reads all columns of its inputs for them
 F16_BYTES = 2
 

@@ -85,20 +85,20 @@ def test_graph_of_blocks_that_share_rows() -> None:
 
 @on_gpus
 def test_streams(target: Target) -> None:
-    """Calls in two streams at once do not meet in each other's workspace."""
-    layers = [cases.make(kind, 1024, 4096, 6, target=target) for kind in ("mos", "planes")]
-    xs = [cases.activations(8, 4096, torch.float16, seed).cuda() for seed in (1, 2)]
+    """Calls in as many streams at once as there are kinds do not meet in each other's workspace."""
+    layers = [cases.make(kind, 1024, 4096, 6, target=target) for kind in cases.KINDS]
+    xs = [cases.activations(8, 4096, torch.float16, seed).cuda() for seed in range(len(layers))]
     expected = [layer.native(x, "high") for layer, x in zip(layers, xs, strict=True)]
     torch.cuda.synchronize()
     streams = [torch.cuda.Stream() for _ in layers]
-    results: list[list[Tensor]] = [[], []]
+    results: list[list[Tensor]] = [[] for _ in layers]
     for _ in range(50):
         for i, stream in enumerate(streams):
             with torch.cuda.stream(stream):
                 results[i].append(layers[i].native(xs[i], "high"))
     torch.cuda.synchronize()
-    for i in range(2):
-        assert all(torch.equal(y, expected[i]) for y in results[i])
+    for ys, y in zip(results, expected, strict=True):
+        assert all(torch.equal(other, y) for other in ys)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="takes two GPUs")
