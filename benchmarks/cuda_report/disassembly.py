@@ -41,6 +41,12 @@ class Instruction:
         found = re.search(r"0x([0-9a-f]+)$", self.operands) if self.name in ("BRA", "CALL") else None
         return int(found[1], 16) if found else None
 
+    @property
+    def falls_through(self) -> bool:
+        """Whether the next instruction may follow: not behind a branch or an end without a predicate."""
+        uniform = self.operands.startswith(("UP", "!UP", "UR", "P", "!P"))  # BRA.U UP0, 0x1b0
+        return self.name not in ("BRA", "BRX", "EXIT", "RET") or bool(self.predicate) or uniform
+
 
 @dataclass
 class Function:

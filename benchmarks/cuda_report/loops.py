@@ -115,13 +115,35 @@ def width_of(load: Instruction) -> int:
 
 
 def loops(function: Function) -> list[Loop]:
-    """Every backward branch and what lies between it and its target."""
+    """Every backward branch and what lies between it and its target, where that leads to the branch again.
+
+    It does not where code that waits, placed behind the rest of a kernel, returns to the middle of it.
+    """
     found = []
     for last in function.instructions:
         if last.name == "BRA" and last.target is not None and last.target < last.address:
             body = [item for item in function.instructions if last.target <= item.address <= last.address]
-            found.append(Loop(tuple(body)))
+            if _turns(body):
+                found.append(Loop(tuple(body)))
     return found
+
+
+def _turns(body: list[Instruction]) -> bool:
+    """Whether its first instruction leads to its last one without leaving it."""
+    places = {item.address: place for place, item in enumerate(body)}
+    reached: set[int] = set()
+    ways = [0]
+    while ways:
+        place = ways.pop()
+        if place in reached or place == len(body):
+            continue
+        reached.add(place)
+        item = body[place]
+        if item.name == "BRA" and item.target in places:
+            ways.append(places[item.target])
+        if item.falls_through:
+            ways.append(place + 1)
+    return len(body) - 1 in reached
 
 
 def hot_loops(function: Function, marker: str) -> list[Loop]:

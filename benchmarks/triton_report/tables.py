@@ -8,8 +8,8 @@ from typing import Any
 from report import markdown_table
 
 from .compiling import Entry
-from .static import names
-from .targets import AMD, NVIDIA
+from .static import SHIPPED, names
+from .targets import AMD, NVIDIA, TOO_OLD
 
 # Titles of cuda_report: the CUDA C++ kernel that does the same at as many columns.
 CUDA = {
@@ -29,44 +29,55 @@ CUDA = {
 
 def document(entries: Sequence[Entry], cuda: Sequence[dict[str, Any]]) -> str:
     of = {(item.launch, item.target): item for item in entries}
-    targets = [target.name for target in NVIDIA]
-    parts = [
-        "# Triton kernels: compiled code",
-        "Written by `make triton-report`. These kernels have **never run on a GPU**: their values are tested "
-        "in Triton's interpreter, and this is what Triton compiles them to ahead of time. sm_75 is compiled "
-        f"for information (the backend takes 8.0 and newer), {AMD.name} (MI300) is compiled and untested.",
-        "## Hot loops",
-        "Thread instructions per weight, summed over the digits of a code; beside them those of the CUDA C++ "
-        "kernel for the same layer and columns, on sm_90.",
-        markdown_table(("kernel", *targets, "CUDA C++"), list(_rates(of, targets, cuda))),
-        "## Resources",
-        "Registers of a thread, by target; where any are spilled, bytes of stack in brackets. Shared memory "
-        "of a block on sm_90, in bytes.",
-        markdown_table(("kernel", *targets, AMD.name, "shared"), list(_resources(of, [*targets, AMD.name]))),
-    ]
-    refused = sorted({(item.target, item.launch, item.refused) for item in entries if item.refused})
-    if refused:
-        parts += ["## Refused by the compiler", markdown_table(("target", "kernel", "reason"), refused)]
-    return "\n\n".join(parts) + "\n"
+    everything = [*SHIPPED, AMD.name]
+    return (
+        "\n\n".join(
+            [
+                "# Triton kernels: compiled code",
+                "Written by `make triton-report`. These kernels have **never run on a GPU**: their values "
+                "are tested in Triton's interpreter, and this is what it compiles them to ahead of time. "
+                f"{AMD.name} (MI300) is compiled and untested.",
+                "## Hot loops",
+                "Thread instructions per weight and tile of columns, summed over the digits of a code; "
+                "beside them those of the CUDA C++ kernel for the same layer and columns, on sm_90.",
+                markdown_table(("kernel", *SHIPPED, "CUDA C++"), list(_rates(of, cuda))),
+                "## Resources",
+                "Registers of a thread, by target; where any are spilled, bytes of stack in brackets. Shared "
+                "memory of a block on sm_90, in bytes.",
+                markdown_table(("kernel", *everything, "shared"), list(_resources(of, everything))),
+                f"## {TOO_OLD.name}",
+                "For information: the backend takes 8.0 and newer. One launch of each kernel, and what "
+                "became of it. Triton has no integer products on tensor cores for it.",
+                markdown_table(
+                    ("kernel", "registers"), [_too_old(of[name, TOO_OLD.name]) for name in names(TOO_OLD)]
+                ),
+            ]
+        )
+        + "\n"
+    )
 
 
-def _rates(of: dict[tuple[str, str], Entry], targets: Sequence[str], cuda: Sequence[dict[str, Any]]) -> Any:
+def _rates(of: dict[tuple[str, str], Entry], cuda: Sequence[dict[str, Any]]) -> Any:
     known = {
         item["title"]: max(loop["per_weight"] for loop in item["loops"])
         for item in cuda
         if item["target"] == 90 and item["loops"]
     }
-    for name in names():
-        figures = [of[name, target].per_weight for target in targets]
+    for name in names(NVIDIA[0]):
+        figures = [of[name, target].per_weight for target in SHIPPED]
         if any(figures):
             beside = known.get(CUDA.get(name, ""))
             yield (name, *map(_number, figures), _number(beside))
 
 
 def _resources(of: dict[tuple[str, str], Entry], targets: Sequence[str]) -> Any:
-    for name in names():
+    for name in names(NVIDIA[0]):
         cells = [of[name, target] for target in targets]
         yield (name, *map(_registers, cells), of[name, "sm_90"].shared)
+
+
+def _too_old(item: Entry) -> tuple[str, str]:
+    return item.launch, f"refused: {item.refused}" if item.refused else _registers(item)
 
 
 def _registers(item: Entry) -> str:

@@ -19,6 +19,8 @@ class Target:
         return divmod(self.architecture, 10)
 
 
-NVIDIA = tuple(Target(f"sm_{number}", "cuda", number, 32) for number in (75, 80, 86, 89, 90, 100, 120))
+NVIDIA = tuple(Target(f"sm_{number}", "cuda", number, 32) for number in (80, 86, 89, 90, 100, 120))
+# Compiled for information: the backend takes 8.0 and newer.
+TOO_OLD = Target("sm_75", "cuda", 75, 32)
 # MI300. No kernel has ever run on an AMD GPU.
 AMD = Target("gfx942", "hip", "gfx942", 64)

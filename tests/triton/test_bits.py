@@ -43,6 +43,16 @@ def test_planes_bits(n, k, m, seed, stored, drop, activation_bits, group_size, p
     cases.check(layer, x, layer.native(x, precision, **choice), precision, **choice)
 
 
+@pytest.mark.parametrize("precision", ["fast", "high"])
+@pytest.mark.parametrize("tokens", [2, 6])
+@pytest.mark.parametrize("stored", [1, 2, 3, 4])
+def test_whole_spans_of_scales_by_128(stored, tokens, precision):
+    """Scales and offsets are read four at a time; the last row has nothing behind it."""
+    layer = bits.make("planes", 130, 2048, stored, bits=stored, group_size=128)
+    x = cases.activations(tokens, 2048, torch.float16, stored)
+    cases.check(layer, x, layer.native(x, precision), precision)
+
+
 @pytest.mark.parametrize(
     ("stored", "one_bit_digits", "group_size"),
     [

@@ -14,20 +14,19 @@ def field_of(packed, FIELD: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def start_of(ROWS: tl.constexpr, COLUMNS: tl.constexpr, SHIFT: tl.constexpr):
+def start_of(ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Accumulator from which integer sums are read as floats by `value_of`: int32 [ROWS, COLUMNS].
 
-    An accumulator that starts at the bits of 1.5 * 2^e holds, as a float, 1.5 * 2^e plus the sum times that
-    float's last place, 2^(e - 23). With e = 23 - SHIFT one subtraction leaves the sum / 2^SHIFT, exactly,
-    while the sum stays below 2^22; 128 inputs * 128 * 128 is half of that.
+    It holds, as a float, 1.5 * 2^23 plus the sum, exactly while the sum stays below 2^22; 128 inputs * 128 *
+    128 is half of that.
     """
-    return tl.full((ROWS, COLUMNS), _UNIT_FLOAT - (SHIFT << 23), tl.int32)
+    return tl.full((ROWS, COLUMNS), _UNIT_FLOAT, tl.int32)
 
 
 @triton.jit
-def value_of(sums, SHIFT: tl.constexpr):
-    """float32: sums / 2^SHIFT of an accumulator from `start_of`."""
-    return sums.to(tl.float32, bitcast=True) - 1.5 * 2.0 ** (23 - SHIFT)
+def value_of(sums):
+    """float32: the sums of an accumulator from `start_of`."""
+    return sums.to(tl.float32, bitcast=True) - 1.5 * 2.0**23
 
 
 @triton.jit

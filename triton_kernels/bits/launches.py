@@ -1,4 +1,4 @@
-"""What of the families signs and planes is compiled ahead of time: layers of 4096 x 4096 as launched."""
+"""What of the families signs and planes is compiled ahead of time: layers of 8192 x 8192 as launched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .linear import calls
 from .product import product
 from .staging import Kind
 
-_FEATURES = 4096
+_FEATURES = 8192
 _GPU = Gpu(INTERPRETED_MULTIPROCESSORS)
 _FAST, _HIGH, _EXACT = range(len(PRECISIONS))
 _EXPERTS = 4
@@ -97,8 +97,7 @@ def _product(name: str, layer: BitsLayer, kind: Kind, tokens: int) -> Launch:
     call = _calls(layer, kind, tokens)[1]
     inputs = call.constexprs["UNIT"]
     if call.kernel is product:
-        # The loop of the first digit takes a span at a time, or half of it where registers would not do.
-        heavy = (layer.offsets is not None and layer.grouped) or len(layer.widths) > 1
-        halved = heavy and not call.constexprs["INTEGERS"] and layer.widths[0] > 1
+        # The loop of the first digit takes a span at a time, or half of it.
+        halved = call.constexprs["HALVED"] and layer.widths[0] > 1
         inputs *= SPAN_INPUTS // 128 // (2 if halved else 1)
     return call.ahead_of_time(name, call.constexprs["BLOCK_ROWS"] * inputs)

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..gpu import Gpu, gpu_of
 from .call import Call
-from .config import Config, config, row_tiles
+from .config import SPAN_INPUTS, Config, config, row_tiles
 from .epilogue import combine
 from .exact import exact
 from .layer import BitsLayer
 from .product import product
-from .staging import Columns, Kind, stage
+from .staging import GROUP_INPUTS, Columns, Kind, stage
 
 EXACT_UNIT = 32  # inputs that `exact` multiplies at a time, a divisor of every group
 # Largest K whose sums over the row fit int32: codes of 8 bits times s8 columns, 255 * 128 * K < 2^31.
@@ -100,7 +100,19 @@ def _product(
     if kind.exact:
         constexprs |= {"BITS": layer.bits, "DROPPED": layer.dropped_bits}
         return Call(exact, grid, (*weights, *ends, *sizes), constexprs, options)
-    constexprs |= {"TOKEN_GROUPS": kind.by_groups, "INTEGERS": integers, "PER_TOKEN": kind.columns}
+    # Registers do not hold the scales of a span, or not of a whole one, beside all the rest: one-bit digits
+    # with 16 columns have the most sums.
+    crowded = plan.block_columns > 8 and 1 in layer.widths
+    quads = layer.group_size == GROUP_INPUTS and layer.in_features % SPAN_INPUTS == 0 and not crowded
+    heavy = quads or (layer.grouped and layer.offsets is not None) or len(layer.widths) > 1
+    constexprs |= {
+        "TOKEN_GROUPS": kind.by_groups,
+        "INTEGERS": integers,
+        "PER_TOKEN": kind.columns,
+        "QUADS": quads,
+        "HALVED": heavy and not integers,
+        "ROW_PARTS": 2 if plan.block_rows >= 32 * plan.warps and not crowded else 1,
+    }
     prepared = (columns.token_scales, columns.rests, columns.sums)
     arguments = (*weights, *prepared, *ends, *sizes, _factor(layer, integers))
     return Call(product, grid, arguments, constexprs, options)

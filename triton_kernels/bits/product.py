@@ -37,20 +37,28 @@ def _whole_pass(
     byte = tl.arange(0, BYTES)
     zero = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.int32)
     accumulators = (zero,) * FIELDS
-    # A span at a time.
-    for block in tl.range(first, last, loop_unroll_factor=WIDTH):
-        packed = tl.load(blocks[:, None] + (block * BYTES + byte)[None, :])
-        at = inputs[None, :] + (block * (FIELDS * BYTES) + byte)[:, None]
-        added = ()
-        for field in tl.static_range(FIELDS):
-            part = field_of(packed, field, WIDTH)
-            own = tl.load(at + field * BYTES, exist[None, :], 0)
-            added = added + (tl.dot(part, own, accumulators[field], out_dtype=tl.int32),)  # type: ignore[assignment]  # noqa: RUF005
-        accumulators = added
+    # A span at a time; of blocks behind the last one the inputs are 0.
+    for turn in range(first, last, WIDTH):
+        for i in tl.static_range(WIDTH):
+            block = _inside(turn + i, last, WIDTH)
+            packed = tl.load(blocks[:, None] + (block * BYTES + byte)[None, :])
+            at = inputs[None, :] + ((turn + i) * (FIELDS * BYTES) + byte)[:, None]
+            added = ()
+            for field in tl.static_range(FIELDS):
+                part = field_of(packed, field, WIDTH)
+                own = tl.load(at + field * BYTES, exist[None, :], 0)
+                added = added + (tl.dot(part, own, accumulators[field], out_dtype=tl.int32),)  # type: ignore[assignment]  # noqa: RUF005
+            accumulators = added
     total = accumulators[0]
     for field in tl.static_range(1, FIELDS):
         total += accumulators[field] >> (WIDTH * field)
     return total
+
+
+@triton.jit
+def _inside(place, end, STEP: tl.constexpr):
+    """The place, or the last one where steps of STEP places may lead behind it."""
+    return tl.minimum(place, end - 1) if STEP > 1 else place
 
 
 @triton.jit
@@ -61,8 +69,9 @@ def _scaled_pass(
     exist,
     first,
     last,
-    row_scales,
-    row_offsets,
+    scales,
+    offsets,
+    row_groups,
     groups,
     token_scales,
     rests,
@@ -75,6 +84,7 @@ def _scaled_pass(
     RESTS: tl.constexpr,
     UNROLL: tl.constexpr,
     PER_TOKEN: tl.constexpr,
+    QUADS: tl.constexpr,
 ):
     """total + products with one digit over the blocks first .. last - 1, scaled after every UNIT inputs.
 
@@ -85,41 +95,95 @@ def _scaled_pass(
     CHUNKS: tl.constexpr = BYTES // UNIT
     byte = tl.arange(0, UNIT)
     scale = tl.load(token_scales, tokens_exist, 0.0)
-    for chunk in tl.range(first * CHUNKS, last * CHUNKS, loop_unroll_factor=UNROLL):
-        packed = tl.load(blocks[:, None] + (chunk * UNIT + byte)[None, :])
-        block = chunk // CHUNKS
-        within = chunk % CHUNKS
-        for field in tl.static_range(FIELDS):
-            group = block * FIELDS + field
-            at = inputs[None, :] + (group * BYTES + within * UNIT + byte)[:, None]
-            part = field_of(packed, field, WIDTH)
-            value, unit_scale = _unit_sums(part, tl.load(at, exist[None, :], 0), WIDTH * field, PER_TOKEN)
-            if TOKEN_GROUPS:
-                scale = tl.load(token_scales + group, tokens_exist, 0.0)
-            if GROUP_UNITS == 0:
-                total += value * (scale * unit_scale)[None, :]
-            else:
-                unit = group * CHUNKS + within
-                # Behind the last group there are only inputs that do not exist.
-                own_group = tl.minimum(unit // GROUP_UNITS, groups - 1)
-                value *= (scale * unit_scale)[None, :]
-                if RESTS:
-                    value += tl.load(rests + unit, tokens_exist, 0.0)[None, :]
-                    if row_offsets is not None:
-                        offset = tl.load(row_offsets + own_group).to(tl.float32)
-                        value += offset[:, None] * tl.load(sums + unit, tokens_exist, 0.0)[None, :]
-                total += value * tl.load(row_scales + own_group).to(tl.float32)[:, None]
+    # Of chunks behind the last one the inputs are 0.
+    for turn in range(first * CHUNKS, last * CHUNKS, UNROLL):
+        if QUADS:
+            scale_quads = ()
+            offset_quads = ()
+            for quad in tl.static_range(UNROLL * FIELDS // 4):
+                four = turn * FIELDS + 4 * quad
+                scale_quads = scale_quads + (_quads(scales, row_groups, four),)  # type: ignore[assignment]  # noqa: RUF005
+                if offsets is not None:
+                    offset_quads = offset_quads + (_quads(offsets, row_groups, four),)  # type: ignore[assignment]  # noqa: RUF005
+        for i in tl.static_range(UNROLL):
+            chunk = turn + i
+            stored = _inside(chunk, last * CHUNKS, UNROLL // CHUNKS)
+            packed = tl.load(blocks[:, None] + (stored * UNIT + byte)[None, :])
+            block = chunk // CHUNKS
+            within = chunk % CHUNKS
+            for field in tl.static_range(FIELDS):
+                group = block * FIELDS + field
+                at = inputs[None, :] + (group * BYTES + within * UNIT + byte)[:, None]
+                part = field_of(packed, field, WIDTH)
+                value = _unit_sums(part, tl.load(at, exist[None, :], 0), PER_TOKEN)
+                if TOKEN_GROUPS:
+                    scale = tl.load(token_scales + group, tokens_exist, 0.0)
+                own_scale = (scale * 0.5 ** (WIDTH * field))[None, :]
+                if GROUP_UNITS == 0:
+                    total += value * own_scale
+                else:
+                    unit = group * CHUNKS + within
+                    # Behind the last group there are only inputs that do not exist.
+                    own_group = tl.minimum(unit // GROUP_UNITS, groups - 1)
+                    value *= own_scale
+                    if RESTS:
+                        value += tl.load(rests + unit, tokens_exist, 0.0)[None, :]
+                        if offsets is not None:
+                            if QUADS:
+                                offset = _of_quad(offset_quads, i * FIELDS + field, offsets)
+                            else:
+                                offset = _of_rows(offsets, row_groups, own_group).to(tl.float32)
+                            value += offset[:, None] * tl.load(sums + unit, tokens_exist, 0.0)[None, :]
+                    if QUADS:
+                        row_scale = _of_quad(scale_quads, i * FIELDS + field, scales)
+                    else:
+                        row_scale = _of_rows(scales, row_groups, own_group).to(tl.float32)
+                    total += value * row_scale[:, None]
     return total
 
 
 @triton.jit
-def _unit_sums(part, own, SHIFT: tl.constexpr, PER_TOKEN: tl.constexpr):
-    """Products of a field, which lies SHIFT bits up, with 128 codes: float32 [rows, tokens] and a factor."""
+def _of_rows(values, row_groups, group):
+    """values[row][group] of all rows; their first groups are at the places row_groups, one tensor a part.
+
+    Of tensors smaller than the threads each thread loads what it needs; larger ones would go through shared
+    memory, with a barrier for every group.
+    """
+    first = tl.load(values + row_groups[0] + group)
+    if len(row_groups) == 1:
+        return first
+    else:
+        second = tl.load(values + row_groups[1] + group)
+        return tl.join(first, second).trans(1, 0).reshape(2 * first.shape[0])
+
+
+@triton.jit
+def _quads(values, row_groups, group):
+    """The 16-bit values of groups `group` .. `group` + 3 of all rows, int64, the first lowest."""
+    words = values.to(tl.pointer_type(tl.int64), bitcast=True)
+    if len(row_groups) == 1:
+        return _of_rows(words, (row_groups[0] // 4,), group // 4)
+    else:
+        return _of_rows(words, (row_groups[0] // 4, row_groups[1] // 4), group // 4)
+
+
+@triton.jit
+def _of_quad(quads, PLACE: tl.constexpr, values):
+    """Value PLACE of each row, float32, of consecutive `_quads`."""
+    own = (quads[PLACE // 4] >> (16 * (PLACE % 4))).to(tl.int16)
+    return own.to(values.dtype.element_ty, bitcast=True).to(tl.float32)
+
+
+@triton.jit
+def _unit_sums(part, own, PER_TOKEN: tl.constexpr):
+    """Products of a field with 128 codes, float32 [rows, tokens]."""
     if PER_TOKEN == 1:
-        start = start_of(part.shape[0], own.shape[1], SHIFT)
-        return value_of(tl.dot(part, own, start, out_dtype=tl.int32), SHIFT), 1.0
-    # 128 inputs * 128 * 32639 fits.
-    return join_columns(tl.dot(part, own, out_dtype=tl.int32), PER_TOKEN).to(tl.float32), 0.5**SHIFT
+        start = start_of(part.shape[0], own.shape[1])
+        value = value_of(tl.dot(part, own, start, out_dtype=tl.int32))
+    else:
+        # 128 inputs * 128 * 32639 fits.
+        value = join_columns(tl.dot(part, own, out_dtype=tl.int32), PER_TOKEN).to(tl.float32)
+    return value
 
 
 @triton.jit
@@ -151,6 +215,9 @@ def product(
     TOKEN_GROUPS: tl.constexpr,
     INTEGERS: tl.constexpr,
     PER_TOKEN: tl.constexpr,
+    QUADS: tl.constexpr,
+    HALVED: tl.constexpr,
+    ROW_PARTS: tl.constexpr,
     SPLIT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -169,6 +236,9 @@ def product(
         factor: see `finish`.
         UNIT: inputs of a product, 128 or, where groups are not multiples of that, 32.
         GROUP_UNITS: units of a scale; 0: the row has one scale at most.
+        QUADS: a scale has 128 inputs, and a span 8 scales: they are read four at a time.
+        HALVED: loops take half a span at a time, where digits have several bits, else a whole one.
+        ROW_PARTS: parts in which the scales of rows are read (1 or 2), see `_of_rows`.
         INTEGERS: sums are int32 over the whole row.
     """
     BYTES: tl.constexpr = 128  # of a block
@@ -177,8 +247,8 @@ def product(
     set_ = segment if SETS > 1 else 0
     padded = tl.cdiv(in_features, SPAN_INPUTS) * SPAN_INPUTS
     rows = first_row + tl.arange(0, BLOCK_ROWS)
-    stored = tl.minimum(rows, end - 1).to(tl.int64)
-    blocks = weight + stored * (row_blocks * BYTES)
+    blocks = weight + tl.cast(first_row, tl.int64) * (row_blocks * BYTES)
+    blocks += tl.minimum(tl.arange(0, BLOCK_ROWS), end - 1 - first_row) * (row_blocks * BYTES)
     first_token = tl.program_id(0) * TOKENS
     token = first_token + tl.arange(0, TOKENS)
     columns = tl.cast(tokens, tl.int64) * PER_TOKEN
@@ -187,15 +257,17 @@ def product(
     inputs = codes + (set_ * columns + column) * padded
     first_span = tl.program_id(2) * split_spans
 
-    # Whether registers allow to unroll a whole span.
-    LIGHT: tl.constexpr = (offsets is None or GROUP_UNITS == 0) and len(WIDTHS) == 1
     if INTEGERS:
         total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.int32)
     else:
         total = tl.zeros((BLOCK_ROWS, TOKENS), tl.float32)
         member = set_ * tl.cast(tokens, tl.int64) + token
         unit_values = member * (padded // UNIT)
-        row_values = stored * groups
+        PART: tl.constexpr = BLOCK_ROWS // ROW_PARTS
+        part = first_row + tl.arange(0, PART)
+        row_groups = (tl.minimum(part, end - 1).to(tl.int64) * groups,)
+        if ROW_PARTS == 2:
+            row_groups = row_groups + (tl.minimum(part + PART, end - 1).to(tl.int64) * groups,)  # type: ignore[assignment]  # noqa: RUF005
     for p in tl.static_range(len(WIDTHS)):
         count = tl.cdiv(in_features * WIDTHS[p], SPAN_INPUTS)
         first = first_span * WIDTHS[p]
@@ -212,8 +284,9 @@ def product(
                 exist,
                 first,
                 last,
-                scales + row_values if GROUP_UNITS > 0 else None,
-                offsets + row_values if GROUP_UNITS > 0 and offsets is not None else None,
+                scales,
+                offsets,
+                row_groups,
                 groups,
                 token_scales + member * (padded // 128 if TOKEN_GROUPS else 1),
                 rests + unit_values,
@@ -224,8 +297,9 @@ def product(
                 GROUP_UNITS,
                 TOKEN_GROUPS,
                 p + 1 == len(WIDTHS),
-                WIDTHS[p] if LIGHT else (WIDTHS[p] + 1) // 2,
+                (WIDTHS[p] + 1) // 2 if HALVED else WIDTHS[p],
                 PER_TOKEN,
+                QUADS,
             )
         blocks += count * BYTES
 
