@@ -1,0 +1,99 @@
+"""The compiled Triton kernels against benchmarks/results/triton_report.json, and the report's own rules."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+from cuda_report.disassembly import Function, Instruction, tool
+from cuda_report.loops import loops
+from triton_report import static
+from triton_report.__main__ import RESULTS
+from triton_report.compiling import Entry
+
+# Each form of a hot loop, with each kind of instruction that multiplies matrices.
+TARGETS = ("sm_80", "sm_90", "sm_100")
+WATCHED = (
+    "signs, BinaryMoS, high, 8 tokens",
+    "planes, W4 g128, high, 8 tokens",
+    "scalar, 3 bits, high, narrow",
+    "vector, 1 x 8, high, narrow",
+)
+
+
+@pytest.fixture(scope="module")
+def committed() -> list[Entry]:
+    document = json.loads((RESULTS / "triton_report.json").read_text())
+    return [Entry(**values) for values in document["static"]]
+
+
+def test_no_worse_than_committed(
+    committed: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 % more instructions per weight, a spill, a CALL in a hot loop, or a refusal."""
+    try:
+        tool("cuobjdump")
+        tool("nvdisasm")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    # Other processes, because kernels that are interpreted here cannot be compiled here.
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        now = list(pool.map(static.compile_one, *zip(*product(WATCHED, TARGETS), strict=True)))
+    assert static.regressions(committed, now) == []
+
+
+def test_regressions_are_found(committed: list[Entry]) -> None:
+    was = next(item for item in committed if item.per_weight and item.target == "sm_90")
+    assert was.per_weight is not None
+
+    def found(**changes: object) -> list[str]:
+        return static.regressions(committed, [replace(was, **changes)])
+
+    assert found(per_weight=was.per_weight * 1.04) == []
+    for changes in (
+        {"per_weight": was.per_weight * 1.06},
+        {"per_weight": None},
+        {"spills": 8},
+        {"calls": 1},
+        {"refused": "x"},
+        {"launch": "new"},
+    ):
+        assert len(found(**changes)) == 1, changes
+    for target in ("sm_75", "gfx942"):
+        old = next(item for item in committed if item.target == target and not item.refused)
+        assert static.regressions(committed, [replace(old, spills=8)]) == []
+
+
+def test_code_that_waits_is_no_loop() -> None:
+    """Behind the end of a kernel a wait that failed is repeated, and returns to the middle of the loop."""
+
+    def code(*lines: tuple[str, str, str]) -> Function:
+        body = [Instruction(16 * place, *line) for place, line in enumerate(lines)]
+        return Function("f", 100, body, 1, 0, 0)
+
+    found = loops(
+        code(
+            ("", "UTCHMMA", ""),
+            ("@!P0", "BRA", "0x50"),
+            ("", "FADD", ""),
+            ("@P1", "BRA", "0x0"),
+            ("", "EXIT", ""),
+            ("", "SYNCS", ""),
+            ("@!P0", "BRA", "0x50"),
+            ("", "BRA", "0x20"),
+        )
+    )
+    assert [(loop.body[0].address, loop.body[-1].address) for loop in found] == [(0x00, 0x30), (0x50, 0x60)]
+    # The same where the branch that ends the loop names its condition behind the opcode.
+    (uniform,) = loops(code(("", "BRA.U", "UP0, 0x30"), ("", "NOP", ""), ("", "BRA.U", "!UP1, 0x0")))
+    assert len(uniform.body) == 3
