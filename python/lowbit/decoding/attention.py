@@ -1,7 +1,8 @@
-"""Attention of a single token, in operations that Inductor makes two passes over the cache of.
+"""Attention of a single token over the cache as it lies there.
 
 transformers' own under torch.compile copies keys and values once for every query head that shares them, which
-costs more than everything else around the linear layers.
+costs more than everything else around the linear layers. Here the heads that share them are the rows of one
+query, which torch's fused attention takes as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -41,6 +43,8 @@ def decode_attention(
 ) -> tuple[Tensor, None]:
     """softmax(q k^T scaling + mask) v with fp32 sums; transformers' interface of attention functions.
 
+    softcap has no fused form: those models take operations that Inductor compiles.
+
     Args:
         query: [batch, heads, 1, width]; heads = shared * groups.
         key, value: [batch, groups, length, width].
@@ -63,16 +67,17 @@ def decode_attention(
         )
     batch, heads, _, width = query.shape
     groups = key.shape[1]
-    scale = width**-0.5 if scaling is None else scaling
-    grouped = query.reshape(batch, groups, heads // groups, 1, width).float() * scale
-    scores = (grouped * key.unsqueeze(2).float()).sum(dim=-1)  # [batch, groups, shared, length]
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask.reshape(batch, 1, 1, -1), float("-inf"))
-    weights = scores.softmax(dim=-1)
-    result = (weights.unsqueeze(-1) * value.unsqueeze(2).float()).sum(dim=-2)
-    return result.reshape(batch, 1, heads, -1).to(query.dtype), None
+    rows = query.reshape(batch, groups, heads // groups, width)
+    mask = None if attention_mask is None else attention_mask.reshape(batch, 1, 1, -1)
+    if softcap is None:
+        result = scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
+    else:
+        scale = width**-0.5 if scaling is None else scaling
+        scores = softcap * torch.tanh(rows.float() @ key.float().mT * (scale / softcap))
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        result = (scores.softmax(dim=-1) @ value.float()).to(query.dtype)
+    return result.reshape(batch, 1, heads, -1), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, decode_attention)
