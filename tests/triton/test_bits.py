@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -51,6 +53,22 @@ def test_whole_spans_of_scales_by_128(stored, tokens, precision):
     layer = bits.make("planes", 130, 2048, stored, bits=stored, group_size=128)
     x = cases.activations(tokens, 2048, torch.float16, stored)
     cases.check(layer, x, layer.native(x, precision), precision)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_dtype_of_scales_over_whole_spans(dtype):
+    layer = bits.make("planes", 70, 1024, 3, bits=4, group_size=128)
+    layer.packed = replace(layer.packed, scales=layer.packed.scales.to(dtype))
+    x = cases.activations(3, 1024, torch.float16, 4)
+    cases.check(layer, x, layer.native(x, "high"), "high")
+
+
+def test_a_group_size_without_groups():
+    """One-bit weights with scales of whole rows may carry any group size."""
+    layer = bits.make("onebit", 70, 1024, 5)
+    layer.packed = replace(layer.packed, group_size=128)
+    x = cases.activations(2, 1024, torch.float16, 6)
+    cases.check(layer, x, layer.native(x, "fast"), "fast")
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,14 @@ def _product(
     # Registers do not hold the scales of a span, or not of a whole one, beside all the rest: one-bit digits
     # with 16 columns have the most sums.
     crowded = plan.block_columns > 8 and 1 in layer.widths
-    quads = layer.group_size == GROUP_INPUTS and layer.in_features % SPAN_INPUTS == 0 and not crowded
+    quads = (
+        layer.scales is not None
+        and layer.scales.element_size() == 2  # four lie in one 8-byte load
+        and layer.grouped
+        and layer.group_size == GROUP_INPUTS
+        and layer.in_features % SPAN_INPUTS == 0
+        and not crowded
+    )
     heavy = quads or (layer.grouped and layer.offsets is not None) or len(layer.widths) > 1
     constexprs |= {
         "TOKEN_GROUPS": kind.by_groups,
