@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import lowbit
 import torch
+from gguf import GGUFReader
 from lowbit.cli.convert import convert
 from lowbit.cli.output import quiet_libraries
 from lowbit.cli.schemes import SCHEME_HELP, parse_scheme, scheme_label
@@ -77,9 +78,9 @@ class Transformers:
 class LlamaCpp:
     """A GGUF file through llama.cpp in this process."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self.weight_bytes = path.stat().st_size
-        self._decoder = llama_cpp.Decoder(path, threads=threads, context=2 * PREFILL_TOKENS)
+    def __init__(self, path: Path, threads: int, context: int) -> None:
+        self.weight_bytes = sum(tensor.n_bytes for tensor in GGUFReader(path).tensors)
+        self._decoder = llama_cpp.Decoder(path, threads=threads, context=context)
 
     def decode(self, ids: torch.Tensor, new_tokens: int) -> float:
         token = self._decoder.prefill(ids[0].tolist())
@@ -170,11 +171,12 @@ def prompt(vocabulary: int, batch: int, length: int) -> torch.Tensor:
 def take_turns(
     runners: dict[str, Runner], vocabulary: int, new_tokens: int, rounds: int
 ) -> dict[str, Figures]:
-    """Decode and prefill of every runner in every round, after a round that is not counted."""
+    """Decode and prefill of every runner in every round, after calls of both that are not counted."""
     figures = {name: Figures(runner.weight_bytes) for name, runner in runners.items()}
     short, long = prompt(vocabulary, 1, PROMPT_TOKENS), prompt(vocabulary, 1, PREFILL_TOKENS)
     for runner in runners.values():
         runner.decode(short, 4)
+        runner.prefill(long)
     for _ in range(rounds):
         for name, runner in runners.items():
             figures[name].decode.append(runner.decode(short, new_tokens))
@@ -189,6 +191,8 @@ def split(decoder: FastDecoder, vocabulary: int, new_tokens: int) -> Split:
         seconds = decode_seconds(decoder, ids, new_tokens)
     # The prompt runs the same operators, once for many tokens: only calls for one token count.
     events = [event for event in profiled.events() if event.name.startswith("lowbit::")]
+    if not events:
+        return Split(0.0, 1000 * seconds)
     first_step = events[-1].time_range.end - 1e6 * seconds * (new_tokens - 1)
     linears = sum(event.cpu_time_total for event in events if event.time_range.start >= first_step)
     return Split(linears / (new_tokens - 1) / 1000, 1000 * seconds)
@@ -211,7 +215,7 @@ def sweep_batch(decoder: FastDecoder, vocabulary: int, sizes: Sequence[int]) -> 
     return found
 
 
-def llama_runners(source: str, scratch: Path, missing: dict[str, str]) -> dict[str, Runner]:
+def llama_runners(source: str, scratch: Path, context: int, missing: dict[str, str]) -> dict[str, Runner]:
     """llama.cpp's own types of the same model; what is not there, with the reason, in `missing`."""
     found: dict[str, Runner] = {}
     threads = torch.get_num_threads()
@@ -220,7 +224,7 @@ def llama_runners(source: str, scratch: Path, missing: dict[str, str]) -> dict[s
         try:
             target = scratch / f"{kind}.gguf"
             llama_cpp.quantize_model(gguf_file(source), target, kind, threads)
-            found[name] = LlamaCpp(target, threads)
+            found[name] = LlamaCpp(target, threads, context)
         except (Missing, LowbitError) as reason:
             missing[name] = str(reason)
     return found
@@ -241,8 +245,9 @@ def measure(source: str, schemes: Sequence[lowbit.Scheme], given: argparse.Names
         runners[f"{label}, generate"] = Transformers(model)
         runners[f"{label}, fast_decode"] = Transformers(decoders[label])
     missing: dict[str, str] = {}
+    context = max(PREFILL_TOKENS, PROMPT_TOKENS + given.new_tokens)
     with tempfile.TemporaryDirectory(prefix="lowbit-models-") as scratch:
-        runners |= llama_runners(source, Path(scratch), missing)
+        runners |= llama_runners(source, Path(scratch), context, missing)
         figures = take_turns(runners, vocabulary, given.new_tokens, given.rounds)
     return Result(
         "original",
@@ -270,6 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", type=sizes, default=sizes("1,4,16"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args(arguments)
+    if given.new_tokens < 2 or given.rounds < 1:
+        parser.error("--new-tokens must be 2 or more, --rounds 1 or more")
     stamp = environment()
     try:
         result = measure(given.model, [parse_scheme(spec) for spec in given.scheme], given)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import model_level
+import numpy as np
 import pytest
 import torch
+from gguf import GGUFWriter
 from lowbit.errors import CheckpointError
 from lowbit.models import gguf_file
 from rivals import Missing, llama_cpp
@@ -37,6 +39,8 @@ def test_script(tmp_path, tiny_model, monkeypatch, capsys):  # noqa: F811
     for name in names:
         assert f"| {name} |" in text
     assert model_level.main([str(tmp_path / "nothing")]) == 1
+    with pytest.raises(SystemExit):
+        model_level.main([str(tiny_model), "--new-tokens", "1"])
     assert "error:" in capsys.readouterr().err
 
 
@@ -45,7 +49,7 @@ def test_llama_cpp_takes_its_turn(tmp_path, monkeypatch):
 
     class Decoder:
         def __init__(self, path, *, threads, context):
-            steps.append((path.name, threads))
+            steps.append((path.name, threads, context))
 
         def prefill(self, ids):
             steps.append(len(ids))
@@ -57,11 +61,16 @@ def test_llama_cpp_takes_its_turn(tmp_path, monkeypatch):
 
     monkeypatch.setattr(llama_cpp, "Decoder", Decoder)
     path = tmp_path / "a.gguf"
-    path.write_bytes(bytes(10))
-    runner = model_level.LlamaCpp(path, 2)
-    assert runner.weight_bytes == 10
+    writer = GGUFWriter(path, "llama")
+    writer.add_tensor("one", np.zeros((3, 4), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    runner = model_level.LlamaCpp(path, 2, 64)
+    assert runner.weight_bytes == 48, "tensors alone, as for the others"
     assert runner.decode(torch.zeros(1, 5, dtype=torch.int64), 3) > 0
-    assert steps == [("a.gguf", 2), 5, 7, 8]
+    assert steps == [("a.gguf", 2, 64), 5, 7, 8]
 
 
 def test_what_llama_cpp_cannot_run_is_named(tmp_path, monkeypatch):
@@ -72,7 +81,7 @@ def test_what_llama_cpp_cannot_run_is_named(tmp_path, monkeypatch):
     missing = {}
     source = tmp_path / "model.gguf"
     source.write_bytes(b"")
-    assert model_level.llama_runners(str(source), tmp_path, missing) == {}
+    assert model_level.llama_runners(str(source), tmp_path, 64, missing) == {}
     assert missing == {f"llama.cpp {kind}, pure": "no such type" for kind in model_level.LLAMA_TYPES}
 
 
