@@ -208,6 +208,6 @@ def test_kernels_of_triton(kind: str, precision: str, kernel: str, monkeypatch: 
     with assume(Gpu(1)):  # nothing is gained by dividing rows
         assert "combine" not in explained(module).kernel
     if kind == "mos":
-        tuned = {"integers 256 x 4100, 2 1": Tiles(1, 64, 4, 2)}
+        tuned = {"integers 256 x 4100, 1 bits, 2 columns": Tiles(1, 64, 4, 2)}
         with assume(Gpu(1, tuned)):
             assert explained(module).kernel == "prologue + product 64x8"

@@ -3,7 +3,7 @@
 $XDG_CACHE_HOME/lowbit/tiles/<digest>.json        ~/.cache/lowbit/tiles where that is not set
 
 {"gpu": "NVIDIA H100 80GB HBM3", "versions": {"lowbit": "0.1.0", "torch": "2.13.0", "triton": "3.7.1"},
- "tiles": {"integers 4096 x 4096, 2 1": [4, 128, 4, 3]}}
+ "tiles": {"integers 4096 x 4096, 1 bits, 2 columns": [4, 128, 4, 3]}}
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
 
 
 class Tiles(NamedTuple):
@@ -71,11 +77,31 @@ def load(gpu: str) -> Mapping[str, Tiles]:
         return {}
 
 
-def store(gpu: str, tiles: Mapping[str, Tiles]) -> Path:
-    """Writes the file, complete or not at all, with what it already had of other products."""
+def store(gpu: str, tiles: Mapping[str, Tiles | None]) -> Path:
+    """Writes the file, complete or not at all, with what it already had of other products.
+
+    Products with None are left out: they keep the tiles that shape and GPU suggest.
+    """
     file = path(gpu)
     file.parent.mkdir(parents=True, exist_ok=True)
-    document = {**_header(gpu), "tiles": {**load(gpu), **tiles}}
+    with _locked(file.with_suffix(".lock")):
+        merged = {**load(gpu), **tiles}
+        kept = {key: own for key, own in merged.items() if own is not None}
+        _replace(file, {**_header(gpu), "tiles": kept})
+    return file
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """One process at a time, where system and file system have locks."""
+    with file.open("w") as stream:
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(file: Path, document: Mapping[str, Any]) -> None:
     descriptor, aside = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     try:
         with os.fdopen(descriptor, "w") as stream:
@@ -86,7 +112,6 @@ def store(gpu: str, tiles: Mapping[str, Tiles]) -> Path:
     except BaseException:
         os.unlink(aside)
         raise
-    return file
 
 
 def _header(gpu: str) -> dict[str, Any]:
@@ -104,6 +129,7 @@ def _parse(document: dict[str, Any], gpu: str) -> dict[str, Tiles]:
         raise ValueError(f"it is for {found}, not for {header}")
     tiles = {key: Tiles(*sizes) for key, sizes in document["tiles"].items()}
     for key, chosen in tiles.items():
-        if chosen not in candidates(key):
+        # 4.0 and True are equal to sizes, and are none.
+        if chosen not in candidates(key) or any(type(size) is not int for size in chosen):
             raise ValueError(f"no tiles for '{key}': {list(chosen)}")
     return tiles

@@ -7,12 +7,15 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import torch
 from lowbit import tuning
 from lowbit.backends import triton_tune
 from lowbit.formats import PRECISIONS
+from lowbit.modules import make_linear
+from lowbit.schemes import BipolarInt, ScalarCodebook, Scheme
 from lowbit.triton_kernels import gpu as described
 from lowbit.triton_kernels.bits.config import config
 from lowbit.triton_kernels.codebook.plan import plan
@@ -23,7 +26,7 @@ from triton.errors import TritonError
 from tests.ops import cases, targets
 
 GPU = "Some GPU"
-BITS, CODEBOOK = "integers 64 x 4096, 2 1", "dense halves, 64 rows, 64 steps"
+BITS, CODEBOOK = "integers 64 x 4096, 1 bits, 2 columns", "dense halves, 64 rows, 64 steps"
 CPU = torch.device("cpu")
 
 
@@ -42,8 +45,45 @@ def test_kept(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     tuning.store(GPU, {CODEBOOK: Tiles(8)})
     assert tuning.load(GPU) == {BITS: Tiles(4, 64, 4, 2), CODEBOOK: Tiles(8)}
     assert tuning.load("Another GPU") == {}
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert {path.name for path in file.parent.iterdir()} == {file.name, f"{file.stem}.lock"}
+    tuning.store(GPU, {CODEBOOK: None, "dense halves, 1 rows, 1 steps": None})
+    assert tuning.load(GPU) == {BITS: Tiles(4, 64, 4, 2)}
     assert not recwarn.list
+
+
+def test_two_that_store_at_once_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, loaded, stored = tuning.load, Event(), Event()
+
+    def other() -> None:
+        loaded.wait()
+        tuning.store(GPU, {BITS: Tiles(1, 64, 4, 2)})
+        stored.set()
+
+    def slowly(gpu: str) -> object:
+        found = load(gpu)
+        loaded.set()
+        stored.wait(0.3)  # the other comes in between, if it can
+        return found
+
+    monkeypatch.setattr(tuning, "load", slowly)
+    thread = Thread(target=other)
+    thread.start()
+    tuning.store(GPU, {CODEBOOK: Tiles(8)})
+    thread.join()
+    assert load(GPU) == {BITS: Tiles(1, 64, 4, 2), CODEBOOK: Tiles(8)}
+
+
+def test_where_nothing_can_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refuses:
+        LOCK_EX = 2
+
+        def flock(self, file: object, operation: int) -> None:
+            raise OSError("no locks on this file system")
+
+    for module in (Refuses(), None):
+        monkeypatch.setattr(tuning, "fcntl", module)
+        tuning.store(GPU, {CODEBOOK: Tiles(8)})
+    assert tuning.load(GPU) == {CODEBOOK: Tiles(8)}
 
 
 def test_other_versions_have_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +113,8 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda text: re.sub(r'"torch": "[^"]*"', '"torch": "1.0"', text),
         lambda text: text.replace("dense halves", "integers 7"),
         lambda text: json.dumps({**json.loads(text), "tiles": {CODEBOOK: [3, 0, 0, 0]}}),
+        lambda text: json.dumps({**json.loads(text), "tiles": {CODEBOOK: [8.0, 0, 0, 0]}}),
+        lambda text: json.dumps({**json.loads(text), "tiles": {CODEBOOK: [True, 0, 0, 0]}}),
         lambda text: json.dumps({**json.loads(text), "tiles": {CODEBOOK: "wide"}}),
         lambda text: json.dumps({**json.loads(text), "tiles": {CODEBOOK: [8, 0, 0, 0, 0]}}),
         lambda text: json.dumps({**json.loads(text), "tiles": None}),
@@ -104,7 +146,7 @@ def test_written_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="disk full"):
         tuning.store(GPU, {CODEBOOK: Tiles(1)})
     assert tuning.load(GPU) == {CODEBOOK: Tiles(8)}
-    assert list(file.parent.iterdir()) == [file]
+    assert {path.suffix for path in file.parent.iterdir()} == {".json", ".lock"}
 
 
 # ---- who obeys it ----
@@ -125,6 +167,26 @@ def test_plans_obey() -> None:
         assert codebook(tokens, tuned).splits == 8
     assert bits(1, {}).splits == codebook(1, {}).splits == 2
     assert (bits(17, tuned), codebook(17, tuned)) == (bits(17, {}), codebook(17, {}))
+
+
+def test_what_is_computed_otherwise_is_another_product() -> None:
+    def product(scheme: Scheme, precision: str = "high") -> str:
+        packed = scheme.quantize(torch.randn(16, 256))
+        module = make_linear(packed, scheme=scheme, precision=precision, backend="triton")
+        (key,) = triton_tune.products(lambda: module(torch.ones(1, 256)), CPU)
+        return key
+
+    quantised = BipolarInt(weight_bits=4, activation_bits=4)
+    found = [
+        *(product(BipolarInt(weight_bits=bits)) for bits in (4, 5, 6)),
+        *(product(BipolarInt(weight_bits=4, group_size=size)) for size in (32, 64, -1)),
+        *(product(BipolarInt(weight_bits=4, group_size=size, asymmetric=True)) for size in (32, -1)),
+        *(product(BipolarInt(weight_bits=4), precision) for precision in ("fast", "exact")),
+        product(quantised),
+        *(product(ScalarCodebook(), precision) for precision in PRECISIONS),
+    ]
+    assert len(set(found)) == len(found)
+    assert product(quantised, "fast") == product(quantised)
 
 
 def test_the_gpu_is_described_with_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,19 +229,21 @@ def _product() -> tuple[Callable[[], object], list[str]]:
     return lambda: layer.native(x, "high"), triton_tune.products(lambda: layer.native(x, "high"), CPU)
 
 
-def test_the_fastest_is_taken() -> None:
-    """Of each product by itself, where it gains; what a GPU refuses is passed over."""
+@pytest.mark.parametrize("error", [TritonError, RuntimeError, torch.OutOfMemoryError])
+def test_the_fastest_is_taken(error: type[Exception]) -> None:
+    """Of each product by itself, where it gains; what cannot be had is passed over."""
     run, products = _product()
     assert len(products) == len(set(products)) == 2  # shared channels and the low rank
 
     def time(run: Callable[[], object]) -> float:
         first, second = (gpu_of(CPU).tuned.get(product) for product in products)
         if second == Tiles(8):
-            raise TritonError("out of resources")
+            raise error("out of resources")
         return {None: 10.0, Tiles(4): 7.0}.get(first, 8.0) + {None: 3.0, Tiles(2): 2.9}.get(second, 5.0)
 
     found = triton_tune.tune(run, CPU, {}, time)
     assert [(one.product, one.tiles) for one in found] == [(products[0], Tiles(4)), (products[1], None)]
     assert (found[0].before, found[0].after) == (13.0, 10.0)
     assert found[1].before == found[1].after == 10.0
+    assert [one.impossible for one in found] == [{}, {f"{error.__name__}: out of resources": 1}]
     assert triton_tune.tune(run, CPU, dict.fromkeys(products), time) == []

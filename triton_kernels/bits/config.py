@@ -45,7 +45,8 @@ def config(
     columns_per_token: int,
     gpu: Gpu,
     form: str,
-    widest: int = 1,
+    widths: Sequence[int] = (1,),
+    scales: str = "",
 ) -> Config:
     """How to compute a product with `segments` rows of in_features inputs.
 
@@ -53,12 +54,13 @@ def config(
 
     Args:
         form: "integers" (sums over whole rows), "scaled" (sums leave the integers inside a row) or "exact".
-        widest: bits of the widest digit.
+        widths: bits of the digits.
+        scales: those inside a row, in words; only measured tiles depend on them.
     """
     columns = tokens * columns_per_token
     # Digits of several bits are multiplied several blocks at a time, which are one stage; scales inside a row
     # need the registers that addresses of a third stage take.
-    stages = 3 if form == "integers" and widest == 1 else 2
+    stages = 3 if form == "integers" and max(widths) == 1 else 2
     if form == "exact":
         rows, width, warps = 32, 16, 4
     else:
@@ -67,8 +69,9 @@ def config(
         rows, width, warps = 128, 8 if narrow else 16, 4
     per_multiprocessor = PROGRAMS_PER_MULTIPROCESSOR
     if tokens <= GEMV_TOKENS:
-        key = f"{form} {'+'.join(map(str, segments))} x {in_features}, {columns_per_token} {widest}"
-        if (tuned := gpu.tuned.get(key)) is not None:
+        shape = f"{'+'.join(map(str, segments))} x {in_features}"
+        product = f"{form} {shape}, {'+'.join(map(str, widths))} bits, {columns_per_token} columns{scales}"
+        if (tuned := gpu.tuned.get(product)) is not None:
             per_multiprocessor, rows, warps, stages = tuned.over(rows, warps, stages)
     programs = row_tiles(segments, rows)
     if tokens > GEMV_TOKENS:

@@ -43,7 +43,8 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[
     else:
         form, unit = "integers", 128
     integers = form == "integers"
-    plan = config(layer.segments, layer.in_features, tokens, kind.columns, gpu, form, max(layer.widths))
+    scales = _scales(layer, kind)
+    plan = config(layer.segments, layer.in_features, tokens, kind.columns, gpu, form, layer.widths, scales)
     columns, prologue = stage(x, layer, kind, unit if layer.grouped else 0, integers)
     if plan.splits == 1:
         return [prologue, _product(y, layer, kind, columns, plan, unit, integers)]
@@ -59,6 +60,13 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[
         _product(parts, layer, kind, columns, plan, unit, integers),
         _combine(y, parts, layer, kind, columns, integers),
     ]
+
+
+def _scales(layer: BitsLayer, kind: Kind) -> str:
+    """In words, those inside a row and offsets, which cost loads and registers."""
+    groups = f", groups of {layer.group_size}" if layer.grouped else ""
+    offsets = ", offsets" if layer.offsets is not None else ""
+    return groups + offsets + (", fast" if kind.by_groups else "")
 
 
 def _factor(layer: BitsLayer, integers: bool) -> int | float:

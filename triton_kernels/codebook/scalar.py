@@ -78,9 +78,10 @@ def _selectors(
     x: Tensor, weight: Tensor, columns: Columns, bits: int, out_features: int, in_features: int
 ) -> Tensor:
     steps, count = superblocks_of(in_features), columns.codes.shape[0]
-    tiles = selector_tiles(fast=columns.per_token == 1)
+    fast = columns.per_token == 1
+    tiles = selector_tiles(fast)
     own = plan(
-        f"selectors {bits} bits",
+        f"selectors {bits} bits {'fast' if fast else 'high'}",
         out_features,
         steps,
         x.shape[0],

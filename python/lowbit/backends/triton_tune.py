@@ -6,6 +6,7 @@ a row of y must not change its bits.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,12 +25,16 @@ LEAST_GAIN = 0.02  # less is noise, and not worth a change
 
 @dataclass(frozen=True)
 class Tuned:
-    """A product: microseconds as shape and GPU suggest, and with `tiles`, None where nothing was faster."""
+    """A product: microseconds as shape and GPU suggest, and with `tiles`, None where nothing was faster.
+
+    `impossible`: how many tiles the GPU or the compiler refused, by reason.
+    """
 
     product: str
     before: float
     after: float
     tiles: Tiles | None
+    impossible: Mapping[str, int]
 
 
 def microseconds(run: Run) -> float:
@@ -67,7 +72,8 @@ def products(run: Run, on: torch.device) -> list[str]:
 def tune(run: Run, on: torch.device, done: Mapping[str, object], time: Timer) -> Sequence[Tuned]:
     """The fastest tiles of every product in `run` but those in `done`, one after the other.
 
-    Tiles that a GPU refuses, for registers or shared memory, are passed over.
+    Tiles that cannot be had are passed over and counted: the GPU has too few registers or too little memory
+    for them, or the compiler fails.
     """
     multiprocessors = gpu_of(on).multiprocessors
     found: list[Tuned] = []
@@ -81,13 +87,14 @@ def tune(run: Run, on: torch.device, done: Mapping[str, object], time: Timer) ->
         if product in done:
             continue
         before = after = timed(product, None)
-        best = None
+        best, impossible = None, Counter[str]()
         for tiles in candidates(product):
             try:
                 needed = timed(product, tiles)
-            except TritonError:
+            except (TritonError, RuntimeError) as error:  # the latter from torch and from MLIR
+                impossible[f"{type(error).__name__}: {error}".splitlines()[0]] += 1
                 continue
             if needed < min(after, before * (1 - LEAST_GAIN)):
                 best, after = tiles, needed
-        found.append(Tuned(product, before, after, best))
+        found.append(Tuned(product, before, after, best, dict(impossible)))
     return found

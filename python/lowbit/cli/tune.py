@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -19,7 +20,7 @@ from lowbit.cli.schemes import SCHEME_HELP, parse_scheme
 from lowbit.errors import BackendError
 from lowbit.formats import PRECISIONS, PackedWeight
 from lowbit.models import DTYPES
-from lowbit.modules import QuantizedLinear, make_linear
+from lowbit.modules import PlanesLinear, QuantizedLinear, make_linear
 from lowbit.schemes import Scheme
 
 
@@ -33,26 +34,32 @@ def tune(
     ] = None,
     scheme: Annotated[str, typer.Option(help=f"Of --shapes. {SCHEME_HELP}")] = "bipolar_int",
     dtype: Annotated[str, typer.Option(help=f"Of the activations: {', '.join(DTYPES)}.")] = "bfloat16",
-    precision: Annotated[str, typer.Option(help=f"Of the layers: {', '.join(PRECISIONS)}.")] = "high",
+    precision: Annotated[
+        str | None,
+        typer.Option(help=f"Of the layers: {', '.join(PRECISIONS)}; default: their own, else high."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Time the Triton kernels with other tiles, layer by layer, and keep the fastest for this GPU."""
     if (model is None) == (shapes is None):
         raise typer.BadParameter("give MODEL or --shapes, one of them")
-    if dtype not in DTYPES or precision not in PRECISIONS:
+    if dtype not in DTYPES or precision not in (None, *PRECISIONS):
         raise typer.BadParameter(f"unknown --dtype '{dtype}' or --precision '{precision}'")
     sizes = [] if shapes is None else [_size(text) for text in shapes.split(",")]
     chosen = parse_scheme(scheme)
     gpu = device()
-    layers: Sequence[Callable[[], PackedWeight]]
+    make = partial(_on, gpu, DTYPES[dtype], precision)
+    layers: Sequence[Callable[[], QuantizedLinear]]
     if model is not None:
-        layers = [module.packed for module in _layers(model, dtype)]
+        layers = [partial(_twin, make, module) for module in _layers(model, dtype)]
     else:
-        layers = [partial(_random, chosen, size) for size in sizes]
+        layers = [partial(_random, make, chosen, size) for size in sizes]
     name = torch.cuda.get_device_name(gpu)
-    rows = list(_tuned(layers, gpu, DTYPES[dtype], precision))
-    file = tuning.store(name, {row.product: row.tiles for row in rows if row.tiles is not None})
-    _report(name, file, rows, json_output)
+    rows: list[Any] = []
+    for found in _tuned(layers, gpu, DTYPES[dtype]):
+        tuning.store(name, {row.product: row.tiles for row in found})
+        rows += found
+    _report(name, tuning.path(name), rows, json_output)
 
 
 def device() -> torch.device:
@@ -76,8 +83,37 @@ def _size(text: str) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def _random(scheme: Scheme, size: tuple[int, int]) -> PackedWeight:
-    return scheme.quantize(torch.randn(size))
+def _on(
+    gpu: torch.device,
+    dtype: torch.dtype,
+    asked: str | None,
+    packed: PackedWeight,
+    scheme: Scheme | None,
+    precision: str | None = None,
+) -> QuantizedLinear:
+    """A layer there, run by Triton. Without a precision that was asked for, or one of its own, `high`."""
+    tensors = {name: tensor.to(gpu) for name, tensor in packed.tensors().items()}
+    return make_linear(
+        packed_format(tensors, packed.metadata()),
+        dtype=dtype,
+        precision=asked or precision or "high",
+        backend="triton",
+        scheme=scheme,
+    )
+
+
+def _random(make: Callable[..., QuantizedLinear], scheme: Scheme, size: tuple[int, int]) -> QuantizedLinear:
+    return make(scheme.quantize(torch.randn(size)), scheme)
+
+
+def _twin(make: Callable[..., QuantizedLinear], module: QuantizedLinear) -> QuantizedLinear:
+    """What computes the same as the layer of a model."""
+    # The property would answer for the device where the model is.
+    twin = make(module.packed(), module.scheme, module._precision)
+    if isinstance(module, PlanesLinear) and isinstance(twin, PlanesLinear):
+        twin.active_bits = module.active_bits
+        twin.activation_bits = module.activation_bits
+    return twin
 
 
 def _layers(model: str, dtype: str) -> list[QuantizedLinear]:
@@ -88,26 +124,23 @@ def _layers(model: str, dtype: str) -> list[QuantizedLinear]:
 
 
 def _tuned(
-    layers: Sequence[Callable[[], PackedWeight]], gpu: torch.device, dtype: torch.dtype, precision: str
-) -> Iterator[Any]:
-    """What is found for each product, once."""
+    layers: Sequence[Callable[[], QuantizedLinear]], gpu: torch.device, dtype: torch.dtype
+) -> Iterator[Sequence[Any]]:
+    """What is found for the products of each layer that none before it had."""
     from lowbit.backends import triton_tune
     from lowbit.triton_kernels import gpu as described
 
     done: dict[str, object] = {}
     with progress("Measuring") as step:
-        for index, packed in enumerate(layers):
+        for index, layer in enumerate(layers):
             step(index, len(layers))
-            layer = packed()
-            tensors = {name: tensor.to(gpu) for name, tensor in layer.tensors().items()}
-            module = make_linear(
-                packed_format(tensors, layer.metadata()), dtype=dtype, precision=precision, backend="triton"
-            )
-            x = torch.randn(1, layer.in_features, device=gpu).to(dtype)
+            module = layer()
+            x = torch.randn(1, module.in_features, device=gpu).to(dtype)
             with torch.no_grad():
                 found = triton_tune.tune(partial(module, x), gpu, done, triton_tune.microseconds)
             done |= {one.product: one for one in found}
-            yield from found
+            if found:
+                yield found
     described.forget()
 
 
@@ -128,4 +161,7 @@ def _report(gpu: str, file: Path, rows: Sequence[Any], json_output: bool) -> Non
             for row in rows
         ],
     )
+    impossible = sum((Counter(row.impossible) for row in rows), Counter())
+    for reason, count in impossible.most_common():
+        print_line(f"passed over, {count} times: {reason}")
     print_line(f"kept in {file}")
