@@ -18,6 +18,7 @@ from lowbit.modules import QuantizedLinear, TiedEmbedding, make_linear
 from torch import nn
 
 from tests.emulated.device import BUILD
+from tests.native import without_emulated
 from tests.ops import cases, targets
 
 H100, A100 = cuda_plan.Gpu(90, 132), cuda_plan.Gpu(80, 108)
@@ -115,9 +116,9 @@ def test_bandwidth_of_anything_else() -> None:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """A GPU of which there is only the description; its tensors are on the CPU."""
     library = BUILD / "liblowbit_emulated.so"
-    failure = targets.load(targets.EMULATED) if targets.EMULATED_LIBRARY.exists() else "it was not built"
-    if failure is not None:
-        pytest.skip(f"no library of CUDA kernels: {failure}")
+    if without_emulated:
+        pytest.skip(without_emulated)
+    assert targets.load(targets.EMULATED) is None, "built, and does not load"
     monkeypatch.setattr(cuda, "_layouts", lambda: torch.ops.lowbit_emulated)
     monkeypatch.setattr(cuda_plan, "LIBRARY", library)
     cuda_plan._library.cache_clear()

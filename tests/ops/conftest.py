@@ -16,7 +16,9 @@ def _loaded_target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if target is None:
         return
     failure = targets.load(target)
-    if failure is not None:
+    if failure is not None and target.backend == "triton":
         pytest.skip(failure)
+    # The marks have skipped what was not built: what was must load.
+    assert failure is None
     if target is targets.EMULATED:
         monkeypatch.setattr(cuda, "_layouts", lambda: torch.ops.lowbit_emulated)
