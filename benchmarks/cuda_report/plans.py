@@ -9,86 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-MAX_DIGITS = 8
+from lowbit.backends.cuda_interface import Channel, Device, Scalar, Signs, Vector
+
 PRECISIONS = {"fast": 0, "high": 1, "exact": 2}
 F16 = 1
 _SOME_ADDRESS = 256  # what is not looked at must still not be null
-
-
-class _Device(ctypes.Structure):
-    _fields_ = (("architecture", ctypes.c_int32), ("multiprocessors", ctypes.c_int32))
-
-
-class _Bits(ctypes.Structure):
-    _fields_ = (
-        ("out_features", ctypes.c_int64),
-        ("in_features", ctypes.c_int64),
-        ("bits", ctypes.c_int32),
-        ("num_digits", ctypes.c_int32),
-        ("digits", ctypes.c_int32 * MAX_DIGITS),
-        ("group_size", ctypes.c_int64),
-        ("tiles", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("scales_dtype", ctypes.c_int32),
-        ("offsets", ctypes.c_void_p),
-    )
-
-
-class _Signs(ctypes.Structure):
-    _fields_ = (
-        ("bits", _Bits),
-        ("experts", ctypes.c_int32),
-        ("router", ctypes.c_void_p),
-        ("in_scales", ctypes.c_void_p),
-        ("out_scales", ctypes.c_void_p),
-        ("out_scales_stride", ctypes.c_int64),
-        ("dtype", ctypes.c_int32),
-    )
-
-
-class _Scalar(ctypes.Structure):
-    _fields_ = (
-        ("out_features", ctypes.c_int64),
-        ("in_features", ctypes.c_int64),
-        ("bits", ctypes.c_int32),
-        ("packed", ctypes.c_void_p),
-        ("tables", ctypes.c_void_p),
-        ("tables_dtype", ctypes.c_int32),
-        ("outlier_offsets", ctypes.c_void_p),
-        ("outlier_columns", ctypes.c_void_p),
-        ("outlier_values", ctypes.c_void_p),
-        ("outlier_values_dtype", ctypes.c_int32),
-    )
-
-
-class _Vector(ctypes.Structure):
-    _fields_ = (
-        ("out_features", ctypes.c_int64),
-        ("in_features", ctypes.c_int64),
-        ("num_codebooks", ctypes.c_int32),
-        ("vector_size", ctypes.c_int32),
-        ("packed", ctypes.c_void_p),
-        ("codebooks", ctypes.c_void_p),
-        ("out_scales", ctypes.c_void_p),
-        ("dtype", ctypes.c_int32),
-    )
-
-
-class _Channel(ctypes.Structure):
-    _fields_ = (
-        ("out_features", ctypes.c_int64),
-        ("in_features", ctypes.c_int64),
-        ("axis", ctypes.c_int32),
-        ("clusters", ctypes.c_int64),
-        ("weight", ctypes.c_void_p),
-        ("labels", ctypes.c_void_p),
-        ("label_bytes", ctypes.c_int32),
-        ("rank", ctypes.c_int64),
-        ("low_rank_out", ctypes.c_void_p),
-        ("low_rank_in", ctypes.c_void_p),
-        ("dtype", ctypes.c_int32),
-        ("order", ctypes.c_void_p),
-    )
 
 
 @dataclass(frozen=True)
@@ -109,7 +34,7 @@ class BitsCase:
 
     def arguments(self, out_features: int, in_features: int, tokens: int) -> tuple[Any, ...]:
         """Of the C function `entry`, between the device and the text."""
-        part = _Signs()
+        part = Signs()
         part.bits.out_features, part.bits.in_features = out_features, in_features
         part.bits.bits, part.bits.num_digits = self.bits, len(self.digits)
         part.bits.digits[: len(self.digits)] = list(self.digits)
@@ -134,7 +59,7 @@ class ScalarCase:
     entry: ClassVar[str] = "lowbit_cuda_codebook_scalar_explain"
 
     def arguments(self, out_features: int, in_features: int, tokens: int) -> tuple[Any, ...]:
-        weight = _Scalar(out_features, in_features, self.bits)
+        weight = Scalar(out_features, in_features, self.bits)
         weight.tables, weight.tables_dtype = _SOME_ADDRESS, F16
         return ctypes.byref(weight), ctypes.c_int64(tokens), PRECISIONS[self.precision], F16
 
@@ -150,7 +75,7 @@ class VectorCase:
     entry: ClassVar[str] = "lowbit_cuda_codebook_vector_explain"
 
     def arguments(self, out_features: int, in_features: int, tokens: int) -> tuple[Any, ...]:
-        weight = _Vector(out_features, in_features, self.books, self.size)
+        weight = Vector(out_features, in_features, self.books, self.size)
         weight.dtype = F16
         return ctypes.byref(weight), ctypes.c_int64(tokens), PRECISIONS[self.precision], F16
 
@@ -167,7 +92,7 @@ class ChannelCase:
     entry: ClassVar[str] = "lowbit_cuda_codebook_channel_explain"
 
     def arguments(self, out_features: int, in_features: int, tokens: int) -> tuple[Any, ...]:
-        weight = _Channel(out_features, in_features, self.axis, self.clusters)
+        weight = Channel(out_features, in_features, self.axis, self.clusters)
         weight.weight = weight.labels = weight.low_rank_out = weight.low_rank_in = _SOME_ADDRESS
         weight.label_bytes, weight.rank, weight.dtype = 2, self.rank, F16
         return ctypes.byref(weight), ctypes.c_int64(tokens), PRECISIONS[self.precision], F16
@@ -195,7 +120,7 @@ class Planner:
         Raises:
             RuntimeError: the library refuses; the message is its own.
         """
-        device = _Device(architecture, multiprocessors)
+        device = Device(architecture, multiprocessors)
         text, length = ctypes.create_string_buffer(1 << 14), ctypes.c_size_t()
         status = getattr(self._library, case.entry)(
             ctypes.byref(device),

@@ -10,43 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lowbit.backends import cuda_interface as interface
 from lowbit.formats import PRECISIONS, Planes, Signs
 from torch import Tensor
 
-from tests.cuda.codebook import DTYPE_CODES, DeviceInfo, Matrix, Vector
+from tests.cuda.codebook import DTYPE_CODES, Matrix, Vector
 from tests.emulated.device import Device, DeviceArray
 from tests.ops.cases import Layer
 
-H100 = DeviceInfo(90, 132)
-A100 = DeviceInfo(80, 108)
+H100 = interface.Device(90, 132)
+A100 = interface.Device(80, 108)
 FORMS = ("columns", "planes", "floats")
-
-
-class Bits(ctypes.Structure):
-    _fields_ = [
-        ("out_features", c_int64),
-        ("in_features", c_int64),
-        ("bits", c_int32),
-        ("num_digits", c_int32),
-        ("digits", c_int32 * 8),
-        ("group_size", c_int64),
-        ("tiles", c_void_p),
-        ("scales", c_void_p),
-        ("scales_dtype", c_int32),
-        ("offsets", c_void_p),
-    ]
-
-
-class SignsLayer(ctypes.Structure):
-    _fields_ = [
-        ("bits", Bits),
-        ("experts", c_int32),
-        ("router", c_void_p),
-        ("in_scales", c_void_p),
-        ("out_scales", c_void_p),
-        ("out_scales_stride", c_int64),
-        ("dtype", c_int32),
-    ]
 
 
 class StagedStruct(ctypes.Structure):
@@ -87,9 +61,9 @@ def digits_of(bits: int, plan: str) -> list[int]:
     return {1: [1], 2: [2], 3: [2, 1], 4: [4], 5: [4, 1], 6: [4, 2], 7: [4, 2, 1], 8: [4, 4]}[bits]
 
 
-def describe(n: int, k: int, digits: Sequence[int] = (1,), group_size: int = -1) -> Bits:
+def describe(n: int, k: int, digits: Sequence[int] = (1,), group_size: int = -1) -> interface.Bits:
     """A weight without pointers: enough to choose a kernel for it."""
-    return Bits(n, k, sum(digits), len(digits), (c_int32 * 8)(*digits), group_size)
+    return interface.Bits(n, k, sum(digits), len(digits), (c_int32 * 8)(*digits), group_size)
 
 
 def reference(array: Any) -> Any:
@@ -104,11 +78,11 @@ class DeviceBits:
         device: Device,
         *layers: Layer,
         digits: str = "packed",
-        gpu: DeviceInfo = H100,
+        gpu: interface.Device = H100,
     ) -> None:
         self.device, self.layers, self.digits, self.gpu = device, layers, digits, gpu
         self.arrays: list[DeviceArray] = []
-        self.structs = (SignsLayer * len(layers))(*(self._struct(layer.packed) for layer in layers))
+        self.structs = (interface.Signs * len(layers))(*(self._struct(layer.packed) for layer in layers))
         biases = [layer.bias for layer in layers if layer.bias is not None]
         assert len(biases) in (0, len(layers))
         self.bias = torch.cat(biases) if biases else None
@@ -120,11 +94,11 @@ class DeviceBits:
         self.arrays.append(self.device.array(values.contiguous()))
         return self.arrays[-1].address
 
-    def _struct(self, packed: Any) -> SignsLayer:
+    def _struct(self, packed: Any) -> interface.Signs:
         assert isinstance(packed, Signs | Planes)
         bits = 1 if isinstance(packed, Signs) else packed.bits
         n, k = packed.out_features, packed.in_features
-        struct = SignsLayer(describe(n, k, digits_of(bits, self.digits), packed.group_size))
+        struct = interface.Signs(describe(n, k, digits_of(bits, self.digits), packed.group_size))
         self._repack(struct.bits, packed)
         if isinstance(packed, Signs) and packed.in_scales is not None and packed.out_scales is not None:
             struct.experts = packed.experts
@@ -134,7 +108,7 @@ class DeviceBits:
             struct.dtype = DTYPE_CODES[packed.in_scales.dtype]
         return struct
 
-    def _repack(self, bits: Bits, packed: Signs | Planes) -> None:
+    def _repack(self, bits: interface.Bits, packed: Signs | Planes) -> None:
         tiles, scales = sizes(self.device, bits)
         target = self.device.empty(tiles, torch.uint8)
         self.device.run("lowbit_cuda_repack_bits", reference(bits), self._source(packed.weight), target, 0)
@@ -274,7 +248,7 @@ class DeviceBits:
         return read_staged(staged, self.k, activation_bits)
 
 
-def sizes(device: Device, bits: Bits) -> tuple[int, int]:
+def sizes(device: Device, bits: interface.Bits) -> tuple[int, int]:
     tiles, scales = c_size_t(), c_size_t()
     device.run("lowbit_cuda_bits_sizes", reference(bits), reference(tiles), reference(scales))
     return tiles.value, scales.value
@@ -287,7 +261,7 @@ def explain(
     precision: str,
     active_bits: int = 1,
     activation_bits: int = 0,
-    gpu: DeviceInfo = H100,
+    gpu: interface.Device = H100,
 ) -> dict[str, Any]:
     """The object that lowbit_cuda_explain writes, for an array of segments."""
     length = c_size_t()

@@ -6,6 +6,7 @@ import ctypes
 from ctypes import c_int32, c_int64, c_size_t, c_void_p
 
 import torch
+from lowbit.backends import cuda_interface as interface
 from lowbit.formats import PRECISIONS, CodebookChannel, CodebookScalar, CodebookVector
 from torch import Tensor
 
@@ -13,10 +14,6 @@ from tests.emulated.device import Device, DeviceArray
 from tests.ops.cases import Layer, half_ulp
 
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-
-
-class DeviceInfo(ctypes.Structure):
-    _fields_ = [("architecture", c_int32), ("multiprocessors", c_int32)]
 
 
 class Matrix(ctypes.Structure):
@@ -33,51 +30,6 @@ class Matrix(ctypes.Structure):
 
 class Vector(ctypes.Structure):
     _fields_ = [("data", c_void_p), ("dtype", c_int32), ("size", c_int64)]
-
-
-class Scalar(ctypes.Structure):
-    _fields_ = [
-        ("out_features", c_int64),
-        ("in_features", c_int64),
-        ("bits", c_int32),
-        ("packed", c_void_p),
-        ("tables", c_void_p),
-        ("tables_dtype", c_int32),
-        ("outlier_offsets", c_void_p),
-        ("outlier_columns", c_void_p),
-        ("outlier_values", c_void_p),
-        ("outlier_values_dtype", c_int32),
-    ]
-
-
-class Channel(ctypes.Structure):
-    _fields_ = [
-        ("out_features", c_int64),
-        ("in_features", c_int64),
-        ("axis", c_int32),
-        ("clusters", c_int64),
-        ("weight", c_void_p),
-        ("labels", c_void_p),
-        ("label_bytes", c_int32),
-        ("rank", c_int64),
-        ("low_rank_out", c_void_p),
-        ("low_rank_in", c_void_p),
-        ("dtype", c_int32),
-        ("order", c_void_p),
-    ]
-
-
-class VectorCodes(ctypes.Structure):
-    _fields_ = [
-        ("out_features", c_int64),
-        ("in_features", c_int64),
-        ("num_codebooks", c_int32),
-        ("vector_size", c_int32),
-        ("packed", c_void_p),
-        ("codebooks", c_void_p),
-        ("out_scales", c_void_p),
-        ("dtype", c_int32),
-    ]
 
 
 class DeviceLayer:
@@ -116,8 +68,8 @@ class DeviceLayer:
         )
         struct.packed = packed.address
 
-    def _scalar(self, packed: CodebookScalar) -> Scalar:
-        struct = Scalar(packed.out_features, packed.in_features, packed.bits)
+    def _scalar(self, packed: CodebookScalar) -> interface.Scalar:
+        struct = interface.Scalar(packed.out_features, packed.in_features, packed.bits)
         struct.tables, struct.tables_dtype = self.put(packed.tables), DTYPE_CODES[packed.tables.dtype]
         if packed.outlier_values is not None:
             struct.outlier_offsets = self.put(packed.outlier_offsets)
@@ -127,8 +79,8 @@ class DeviceLayer:
         self._repack(struct, packed.weight, "scalar")
         return struct
 
-    def _channel(self, packed: CodebookChannel) -> Channel:
-        struct = Channel(packed.out_features, packed.in_features, packed.axis, packed.clusters)
+    def _channel(self, packed: CodebookChannel) -> interface.Channel:
+        struct = interface.Channel(packed.out_features, packed.in_features, packed.axis, packed.clusters)
         struct.weight, struct.dtype = self.put(packed.weight), DTYPE_CODES[packed.weight.dtype]
         struct.labels, struct.label_bytes = self.put(packed.labels), packed.labels.dtype.itemsize
         struct.rank = packed.rank
@@ -140,9 +92,9 @@ class DeviceLayer:
             struct.order = order.address
         return struct
 
-    def _vector(self, packed: CodebookVector) -> VectorCodes:
+    def _vector(self, packed: CodebookVector) -> interface.Vector:
         books, size = packed.weight.shape[0], packed.vector_size
-        struct = VectorCodes(packed.out_features, packed.in_features, books, size)
+        struct = interface.Vector(packed.out_features, packed.in_features, books, size)
         struct.codebooks, struct.dtype = self.put(packed.codebooks), DTYPE_CODES[packed.codebooks.dtype]
         struct.out_scales = self.put(packed.out_scales)
         self._repack(struct, packed.weight, "vector")
@@ -162,7 +114,7 @@ class DeviceLayer:
     ) -> Tensor:
         """y of x, whose rows are `apart` elements further apart than they are long (and misaligned then)."""
         device, n, (m, k) = self.device, self.layer.n, x.shape
-        info = DeviceInfo(architecture, multiprocessors)
+        info = interface.Device(architecture, multiprocessors)
         code = c_int32(PRECISIONS.index(precision))
         size = c_size_t()
         device.run(

@@ -7,12 +7,12 @@ import itertools
 
 import pytest
 import torch
+from lowbit.backends import cuda_interface as interface
 from lowbit.formats import PRECISIONS, Planes
 from lowbit.formats.bits import pack_codes, unpack_codes
 from torch import Tensor
 
 from tests.cuda.bits import DeviceBits, digits_of, last_error
-from tests.cuda.codebook import DeviceInfo
 from tests.emulated.device import Device, DeviceError, load
 from tests.ops.cases import DTYPES, Layer, activations, check, make
 
@@ -88,7 +88,7 @@ def test_every_partition(emulated: Device, bits: int, group_size: int, partition
     n, k, multiprocessors = PARTITIONS[partition]
     subject = make("planes", n, k, bits, bits=bits, group_size=group_size)
     for plan in PLANS if bits == 3 else ("packed",):
-        layer = DeviceBits(emulated, subject, digits=plan, gpu=DeviceInfo(90, multiprocessors))
+        layer = DeviceBits(emulated, subject, digits=plan, gpu=interface.Device(90, multiprocessors))
         chosen = layer.explain(2, "high")
         if group_size != -1:
             assert (chosen["row_warps"], chosen["input_warps"]) == partition
@@ -102,7 +102,7 @@ def test_every_partition(emulated: Device, bits: int, group_size: int, partition
 def test_rows_that_share_a_block(emulated: Device, bits: int, group_size: int) -> None:
     """With many columns a block has several row tiles, the last block not all of them."""
     subject = make("planes", 147, 1900, bits, bits=bits, group_size=group_size)
-    layer = DeviceBits(emulated, subject, digits="packed", gpu=DeviceInfo(90, 2))
+    layer = DeviceBits(emulated, subject, digits="packed", gpu=interface.Device(90, 2))
     x = activations(8, 1900, torch.float32, seed=bits)
     for precision in ("fast", "high"):
         chosen = layer.explain(8, precision)
@@ -130,8 +130,8 @@ def test_blocks_that_share_rows(emulated: Device, kind: str) -> None:
     """Their sums meet in memory; sums of whole rows are the same as where one block has a row for itself."""
     bits, plan, group_size = SHARED_ROWS[kind]
     subject = make("planes", 33 if kind == "one" else 80, 5000, bits, bits=bits, group_size=group_size)
-    shared = DeviceBits(emulated, subject, digits=plan, gpu=DeviceInfo(89, 2))
-    alone = DeviceBits(emulated, subject, digits=plan, gpu=DeviceInfo(100, 2))
+    shared = DeviceBits(emulated, subject, digits=plan, gpu=interface.Device(89, 2))
+    alone = DeviceBits(emulated, subject, digits=plan, gpu=interface.Device(100, 2))
     x = activations(8, 5000, torch.float32, seed=bits)
     shares = 0
     for m in (1, 3, 8):

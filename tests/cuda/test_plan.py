@@ -6,18 +6,18 @@ import ctypes
 from typing import Any
 
 import pytest
+from lowbit.backends import cuda_interface as interface
 
-from tests.cuda.bits import SignsLayer, describe, digits_of, explain, last_error
-from tests.cuda.codebook import DeviceInfo
+from tests.cuda.bits import describe, digits_of, explain, last_error
 from tests.emulated.device import Device, DeviceError, load
 
 GPUS = {
-    "A100": DeviceInfo(80, 108),
-    "A10": DeviceInfo(86, 72),
-    "RTX 4090": DeviceInfo(89, 128),
-    "H100": DeviceInfo(90, 132),
-    "B200": DeviceInfo(100, 148),
-    "RTX 5090": DeviceInfo(120, 170),
+    "A100": interface.Device(80, 108),
+    "A10": interface.Device(86, 72),
+    "RTX 4090": interface.Device(89, 128),
+    "H100": interface.Device(90, 132),
+    "B200": interface.Device(100, 148),
+    "RTX 5090": interface.Device(120, 170),
 }
 # (N, K) of linear layers from 0.3 to 70 billion parameters, and shapes that divide into nothing.
 SHAPES = [(640, 640), (2048, 640), (640, 2048), (1024, 4096), (4096, 4096), (14336, 4096), (4096, 14336)]
@@ -44,13 +44,13 @@ def plan(
     gpu: str = "H100",
     segments: int = 1,
 ) -> dict[str, Any]:
-    layer = SignsLayer(describe(*shape, digits_of(bits, digits), group_size))
+    layer = interface.Signs(describe(*shape, digits_of(bits, digits), group_size))
     if group_size != -1:
         layer.bits.scales = 1 << 20  # a choice looks at no memory, but whether there are scales matters
         layer.bits.scales_dtype = 1
     return explain(
         device,
-        (SignsLayer * segments)(*[layer] * segments),
+        (interface.Signs * segments)(*[layer] * segments),
         tokens,
         precision,
         active_bits or bits,
@@ -211,15 +211,15 @@ def test_bytes(device: Device) -> None:
 
 @pytest.mark.parametrize("architecture", [75, 70, 0])
 def test_older_gpus_are_refused(device: Device, architecture: int) -> None:
-    layer = SignsLayer(describe(64, 64))
+    layer = interface.Signs(describe(64, 64))
     with pytest.raises(DeviceError):
-        explain(device, (SignsLayer * 1)(layer), 1, "high", gpu=DeviceInfo(architecture, 40))
+        explain(device, (interface.Signs * 1)(layer), 1, "high", gpu=interface.Device(architecture, 40))
     version = f"{architecture // 10}.{architecture % 10}"
     assert f"compute capability {version}; the CUDA kernels need 8.0 or newer" in last_error(device)
 
 
 def test_text_too_long_for_the_buffer(device: Device) -> None:
-    layer = (SignsLayer * 1)(SignsLayer(describe(64, 64)))
+    layer = (interface.Signs * 1)(interface.Signs(describe(64, 64)))
     length = ctypes.c_size_t()
     text = ctypes.create_string_buffer(b"untouched", 16)
     arguments = (ctypes.byref(GPUS["H100"]), layer, 1, 1, ctypes.c_int64(1), 0, 1, text)
@@ -232,7 +232,7 @@ def test_text_too_long_for_the_buffer(device: Device) -> None:
 
 
 def test_devices(device: Device) -> None:
-    count, info = ctypes.c_int32(), DeviceInfo()
+    count, info = ctypes.c_int32(), interface.Device()
     device.run("lowbit_cuda_device_count", ctypes.byref(count))
     assert count.value == 1
     device.run("lowbit_cuda_get_device", 0, ctypes.byref(info))

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from lowbit.backends import cuda_interface as interface
 from lowbit.formats import PRECISIONS
 
 from tests.cuda.bits import last_error
-from tests.cuda.codebook import DTYPE_CODES, Channel, DeviceInfo, DeviceLayer, Scalar, VectorCodes
+from tests.cuda.codebook import DTYPE_CODES, DeviceLayer
 from tests.cuda.test_plan import GPUS, SHAPES
 from tests.emulated.device import Device, DeviceError, load
 from tests.ops import cases
@@ -27,29 +28,29 @@ def device() -> Device:
     return load("lowbit_emulated")
 
 
-def scalar(shape: tuple[int, int], bits: int = 3) -> Scalar:
-    return Scalar(*shape, bits, tables=SOME_ADDRESS, tables_dtype=1)
+def scalar(shape: tuple[int, int], bits: int = 3) -> interface.Scalar:
+    return interface.Scalar(*shape, bits, tables=SOME_ADDRESS, tables_dtype=1)
 
 
-def vector(shape: tuple[int, int], books: int = 2, size: int = 8) -> VectorCodes:
-    return VectorCodes(*shape, books, size, dtype=1)
+def vector(shape: tuple[int, int], books: int = 2, size: int = 8) -> interface.Vector:
+    return interface.Vector(*shape, books, size, dtype=1)
 
 
-def channel(shape: tuple[int, int], axis: int = 0, rank: int = 64) -> Channel:
-    layer = Channel(*shape, axis, 256, SOME_ADDRESS, SOME_ADDRESS, 2, rank, dtype=1)
+def channel(shape: tuple[int, int], axis: int = 0, rank: int = 64) -> interface.Channel:
+    layer = interface.Channel(*shape, axis, 256, SOME_ADDRESS, SOME_ADDRESS, 2, rank, dtype=1)
     layer.low_rank_out = layer.low_rank_in = SOME_ADDRESS
     return layer
 
 
 def explain(
     device: Device,
-    layer: Scalar | VectorCodes | Channel,
+    layer: interface.Scalar | interface.Vector | interface.Channel,
     tokens: int = 1,
     precision: str = "high",
     dtype: torch.dtype = torch.float16,
-    gpu: DeviceInfo = GPUS["H100"],
+    gpu: interface.Device = GPUS["H100"],
 ) -> dict[str, Any]:
-    kind = {Scalar: "scalar", VectorCodes: "vector", Channel: "channel"}[type(layer)]
+    kind = {interface.Scalar: "scalar", interface.Vector: "vector", interface.Channel: "channel"}[type(layer)]
     length, text = ctypes.c_size_t(), ctypes.create_string_buffer(4096)
     device.run(
         f"lowbit_cuda_codebook_{kind}_explain", ctypes.byref(gpu), ctypes.byref(layer), tokens,
@@ -172,11 +173,13 @@ def test_launches_are_those_that_run(device: Device) -> None:
 def test_refused(device: Device) -> None:
     for layer, gpu, dtype, message in (
         (scalar((64, 64), 9), GPUS["H100"], 1, "bits is 9; allowed: 1 to 8"),
-        (vector((64, 64)), DeviceInfo(75, 40), 1, "compute capability 7.5"),
+        (vector((64, 64)), interface.Device(75, 40), 1, "compute capability 7.5"),
         (channel((64, 64), 2), GPUS["H100"], 1, "axis is 2; allowed: 0 to 1"),
         (scalar((64, 64)), GPUS["H100"], 7, "activations"),
     ):
-        kind = {Scalar: "scalar", VectorCodes: "vector", Channel: "channel"}[type(layer)]
+        kind = {interface.Scalar: "scalar", interface.Vector: "vector", interface.Channel: "channel"}[
+            type(layer)
+        ]
         text, length = ctypes.create_string_buffer(4096), ctypes.c_size_t()
         with pytest.raises(DeviceError):
             device.run(

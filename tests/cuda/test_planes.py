@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lowbit.backends import cuda_interface as interface
 from lowbit.formats import PRECISIONS, Planes, quantize_bipolar
 from lowbit.formats.bits import unpack_codes
 from torch import Tensor
 
 from tests.cuda.bits import A100, H100, DeviceBits, describe, digits_of, last_error, reference, sizes
-from tests.cuda.codebook import DeviceInfo
 from tests.emulated.device import Device, DeviceError, load
 from tests.ops.cases import DTYPES, Layer, activations, check, make
 
@@ -105,7 +105,7 @@ def ones(n: int, k: int, bits: int, offsets: bool = False, seed: int = 0) -> Lay
 
 @pytest.mark.parametrize("gpu", [H100, A100], ids=["int8", "one bit"])
 @pytest.mark.parametrize("activation_bits", range(1, 9))
-def test_integers_are_exact(emulated: Device, activation_bits: int, gpu: DeviceInfo) -> None:
+def test_integers_are_exact(emulated: Device, activation_bits: int, gpu: interface.Device) -> None:
     """Every product of whole rows is one rounding away from the integer: scale of the token times sum."""
     for bits in (1, 2, 4, 8):
         subject = ones(18, 1100, bits, offsets=True)
@@ -155,7 +155,7 @@ def test_rows_have_the_same_bits_for_every_number_of_tokens(
 
 
 @pytest.mark.parametrize("gpu", [H100, A100], ids=["int8", "one bit"])
-def test_non_finite_token(emulated: Device, gpu: DeviceInfo) -> None:
+def test_non_finite_token(emulated: Device, gpu: interface.Device) -> None:
     subject = make("planes", 20, 140, bits=2, group_size=-1)
     x = activations(3, 140, torch.float32)
     x[2, 5] = float("-inf")
@@ -210,7 +210,7 @@ def test_any_shape(
         make("planes", n, k, seed, bits=bits, group_size=group_size),
         activations(m, k, torch.float32, seed),
     )
-    device_layer = DeviceBits(device, subject, digits=plan, gpu=DeviceInfo(*gpu))
+    device_layer = DeviceBits(device, subject, digits=plan, gpu=interface.Device(*gpu))
     y = device_layer(x, precision, active_bits=active_bits, activation_bits=activation_bits)
     check(subject, x, y, precision, active_bits=active_bits, activation_bits=activation_bits)
 

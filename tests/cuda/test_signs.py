@@ -10,11 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lowbit.backends import cuda_interface as interface
 from lowbit.formats import PRECISIONS, Signs
 from torch import Tensor
 
-from tests.cuda.bits import A100, DeviceBits, SignsLayer, describe, last_error, reference
-from tests.cuda.codebook import DTYPE_CODES, DeviceInfo, Matrix, Vector
+from tests.cuda.bits import A100, DeviceBits, describe, last_error, reference
+from tests.cuda.codebook import DTYPE_CODES, Matrix, Vector
 from tests.emulated.device import Device, DeviceError, load
 from tests.ops.cases import DTYPES, Layer, activations, check, make
 
@@ -162,9 +163,9 @@ def rows_alone(subject: DeviceBits, x: Tensor, precision: str) -> Iterator[Tenso
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", ["mos", "Q1_0", "groups of 32"])
-@pytest.mark.parametrize("gpu", [DeviceInfo(90, 132), A100], ids=["H100", "A100"])
+@pytest.mark.parametrize("gpu", [interface.Device(90, 132), A100], ids=["H100", "A100"])
 def test_rows_have_the_same_bits_for_every_number_of_tokens(
-    emulated: Device, gpu: DeviceInfo, kind: str, precision: str
+    emulated: Device, gpu: interface.Device, kind: str, precision: str
 ) -> None:
     # Three spans of inputs: the order in which their sums meet is a partition's.
     subject = DeviceBits(emulated, layer(kind, 33, 2500), gpu=gpu)
@@ -226,7 +227,7 @@ def test_any_shape(
 ) -> None:
     device = load("lowbit_emulated")
     subject, x = layer(kind, n, k, seed), activations(m, k, dtype, seed)
-    check(subject, x, DeviceBits(device, subject, gpu=DeviceInfo(*gpu))(x, precision), precision)
+    check(subject, x, DeviceBits(device, subject, gpu=interface.Device(*gpu))(x, precision), precision)
 
 
 class Call:
@@ -235,7 +236,7 @@ class Call:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.subject = DeviceBits(device, layer("mos", 20, 64))
-        self.gpu = DeviceInfo(90, 132)
+        self.gpu = interface.Device(90, 132)
         self.segments, self.count, self.precision = self.subject.structs, 1, 1
         self.values = {
             "x": device.array(torch.ones(2, 64)),
@@ -318,12 +319,12 @@ def test_errors(spoil: str, sentence: str) -> None:
 def test_errors_between_segments() -> None:
     device = load("lowbit_emulated")
     size = ctypes.c_size_t()
-    structs = (SignsLayer * 2)(SignsLayer(describe(8, 64)), SignsLayer(describe(8, 65)))
+    structs = (interface.Signs * 2)(interface.Signs(describe(8, 64)), interface.Signs(describe(8, 65)))
     arguments = (reference(A100), structs, 2, 1, 1, reference(size))
     with pytest.raises(DeviceError):
         device.run("lowbit_cuda_signs_workspace", *arguments)
     assert last_error(device) == "segment 1 has 65 inputs; allowed: 64, as segment 0"
-    structs[1] = SignsLayer(describe(8, 64, (2,)))
+    structs[1] = interface.Signs(describe(8, 64, (2,)))
     with pytest.raises(DeviceError):
         device.run("lowbit_cuda_signs_workspace", *arguments)
     assert last_error(device) == "segment 1 has 2 bits; allowed: 1"
