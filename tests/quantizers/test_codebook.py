@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lowbit.formats.rounding import nearest_entries
 from lowbit.quantizers import codebook as quantizer
-from lowbit.quantizers.codebook import lloyd_tables, low_rank_factors, nearest_entries
+from lowbit.quantizers.codebook import lloyd_tables, low_rank_factors
 from lowbit.quantizers.kmeans import kmeans, nearest_centroids
 from lowbit.schemes import ChannelCodebook, ScalarCodebook, VectorCodebook
 

@@ -24,6 +24,7 @@ from lowbit.formats.codebook import (
     CodebookVector,
     label_dtype,
 )
+from lowbit.formats.rounding import nearest_entries
 from lowbit.quantizers.common import check_weight, row_chunks, to_stored
 from lowbit.quantizers.kmeans import cluster_means, kmeans, nearest_centroids
 
@@ -164,11 +165,6 @@ def lloyd_tables(rows: Tensor, levels: int, kept: Tensor | None = None) -> Tenso
         # An empty cluster stays where it is, between its neighbours.
         centroids = torch.where(share > 0, sums / share.clamp_min(1), centroids.double()).float()
     return centroids
-
-
-def nearest_entries(rows: Tensor, tables: Tensor) -> Tensor:
-    """uint8 [n, K]: which entry of its row's ascending table [n, L] is closest; the lower one on ties."""
-    return torch.searchsorted(_borders(tables), rows, out_int32=True).to(torch.uint8)
 
 
 def _borders(ascending: Tensor) -> Tensor:

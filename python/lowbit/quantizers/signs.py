@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lowbit.formats.base import SCALE_DTYPES, check_group_size
 from lowbit.formats.bits import pack_bits
+from lowbit.formats.rounding import is_plus
 from lowbit.formats.signs import Signs
 from lowbit.quantizers.common import check_weight, row_chunks, split_groups, to_stored
 
@@ -96,5 +97,4 @@ def rank_one_magnitude(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pack_signs(weight: Tensor) -> Tensor:
-    """A weight of exactly 0 becomes +1."""
-    return torch.cat([pack_bits(rows >= 0) for _, rows in row_chunks(weight)])
+    return torch.cat([pack_bits(is_plus(rows)) for _, rows in row_chunks(weight)])
