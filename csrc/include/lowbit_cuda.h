@@ -19,16 +19,32 @@
 extern "C" {
 #endif
 
-/* The GPU that kernels are chosen for. */
+/* c = a b^T: a [a_rows][inputs] and b [b_rows][inputs] in fp16, c [a_rows][b_rows] and its sums in fp32; rows
+ * without gaps, inputs a multiple of 64, all three aligned as the workspace is. To be queued on `stream`. */
+typedef struct lowbit_cuda_product {
+  int64_t a_rows, b_rows, inputs;
+  const void* a;
+  const void* b;
+  float* c;
+  void* stream;
+} lowbit_cuda_product;
+
+/* Returns LOWBIT_OK when the product is queued. */
+typedef lowbit_status (*lowbit_cuda_matmul)(void* context, const lowbit_cuda_product* product);
+
+/* What kernels are chosen for: a GPU, and a matrix product that the caller brings, such as cuBLAS. */
 typedef struct lowbit_cuda_device {
-  int32_t architecture;    /* 10 * major + minor compute capability: 80, 86, 89, 90, 100, 120, ... */
-  int32_t multiprocessors; /* 1 or more */
+  int32_t architecture;      /* 10 * major + minor compute capability: 80, 86, 89, 90, 100, 120, ... */
+  int32_t multiprocessors;   /* 1 or more */
+  lowbit_cuda_matmul matmul; /* for many tokens, see lowbit_cuda_signs_linear; NULL: none */
+  void* matmul_context;      /* its first argument */
 } lowbit_cuda_device;
 
 LOWBIT_API const char* lowbit_cuda_last_error(void);
 
 /* Number of GPUs; 0, and no failure, on a machine with none or without a driver. */
 LOWBIT_API lowbit_status lowbit_cuda_device_count(int32_t* count);
+/* The GPU alone: matmul is NULL. */
 LOWBIT_API lowbit_status lowbit_cuda_get_device(int32_t ordinal, lowbit_cuda_device* device);
 
 /* ---- Bits: families signs and planes
@@ -94,7 +110,11 @@ LOWBIT_API lowbit_status lowbit_cuda_restore_offsets(const lowbit_cuda_bits* wei
 
 /* y[:, n of segment s] = (((x * in_mix_s) B_s^T) * out_mix_s) + bias, as lowbit_signs_linear. `workspace` is
  * device memory of at least lowbit_cuda_signs_workspace bytes, aligned to 16; calls that may run at the same
- * time need one each. */
+ * time need one each.
+ *
+ * Products of more than 256 tokens at `high` are left to device->matmul, where it is there: tiles of the
+ * weight's rows are expanded to fp16 in the workspace, one after the other in the same memory, and multiplied
+ * by activations in fp16. Powers of two keep both in its range; scales of whole rows stay out of it. */
 LOWBIT_API lowbit_status lowbit_cuda_signs_workspace(const lowbit_cuda_device* device,
                                                      const lowbit_cuda_signs* segments, int32_t num_segments,
                                                      int64_t tokens, lowbit_precision precision,
@@ -129,7 +149,8 @@ LOWBIT_API lowbit_status lowbit_cuda_planes_linear(const lowbit_cuda_device* dev
  *    ...]}
  *
  * kernel: imma_gemv or b1_gemv (both with warps, blocks, splits - the blocks that share rows and divide their
- * inputs - and the dynamic shared memory of a block), gemm or fp32. bytes: what a product
+ * inputs - and the dynamic shared memory of a block), gemm, fp32 or matmul (with "tile_rows", the rows that
+ * are expanded at a time; launches count the caller's products). bytes: what a product
  * reads of the weight and its scales, as often as it reads them, and the memory it needs. Where one launch
  * cannot serve all segments, the object is that of the first ones, so many as "segments" says. */
 LOWBIT_API lowbit_status lowbit_cuda_explain(const lowbit_cuda_device* device,
@@ -151,13 +172,14 @@ LOWBIT_API lowbit_status lowbit_cuda_explain(const lowbit_cuda_device* device,
  * 128 f + 32 q + 8 t + 4 h + i (i < 4, h < 2, f < 8). scales [sets][M]; totals int64 [sets][M] are sums of
  * values. activation_bits == 0: 16 planes, the value in two's complement from bit 0 on; A: planes of u, bit 0
  * first, and one with a bit for every input; the value is 2 u - (2^A - 1) floats   codes fp32 [sets][M][Kp];
- * no scales
+ * no scales halves   codes fp16 [sets][M][padded_inputs], here K rounded up to 64; scales [sets][M]
  *
  *   gates [sets][M][experts] */
 typedef enum lowbit_cuda_form LOWBIT_ENUM {
   LOWBIT_CUDA_COLUMNS = 0,
   LOWBIT_CUDA_PLANES = 1,
-  LOWBIT_CUDA_FLOATS = 2
+  LOWBIT_CUDA_FLOATS = 2,
+  LOWBIT_CUDA_HALVES = 3
 } lowbit_cuda_form;
 
 typedef struct lowbit_cuda_staged {

@@ -47,11 +47,20 @@ AOTITorchError aoti_torch_empty_strided(int64_t dim, const int64_t* sizes, const
                                         int32_t dtype, int32_t device_type, int32_t device_index,
                                         AtenTensorHandle* owning_result);
 AOTITorchError aoti_torch_copy_(AtenTensorHandle self, AtenTensorHandle src, int32_t non_blocking);
+AOTITorchError aoti_torch_create_tensor_from_blob(void* data, int64_t dim, const int64_t* sizes,
+                                                  const int64_t* strides, int64_t storage_offset,
+                                                  int32_t dtype, int32_t device_type, int32_t device_index,
+                                                  AtenTensorHandle* owning_result);
 AOTITorchError aoti_torch_delete_tensor_object(AtenTensorHandle tensor);
+
+// Calls an operator of torch. Takes ownership of the arguments on the stack, as a BoxedKernel does.
+AOTITorchError torch_call_dispatcher(const char* name, const char* overload, StableIValue* stack,
+                                     uint64_t build_version);
 
 int32_t aoti_torch_dtype_float32();
 int32_t aoti_torch_dtype_float16();
 int32_t aoti_torch_dtype_bfloat16();
+int32_t aoti_torch_dtype_bool();
 int32_t aoti_torch_dtype_uint8();
 int32_t aoti_torch_dtype_int16();
 int32_t aoti_torch_dtype_int32();

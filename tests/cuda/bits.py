@@ -20,7 +20,7 @@ from tests.ops.cases import Layer
 
 H100 = interface.Device(90, 132)
 A100 = interface.Device(80, 108)
-FORMS = ("columns", "planes", "floats")
+FORMS = ("columns", "planes", "floats", "halves")
 
 
 class StagedStruct(ctypes.Structure):
@@ -46,7 +46,7 @@ class Staged:
     """Activations as a product sees them, read back to the host. Per set; inputs in their own order."""
 
     form: str
-    values: Tensor  # int64 [sets, M, K] (columns, planes) or float32 (floats)
+    values: Tensor  # int64 [sets, M, K] (columns, planes), float32 (floats) or float16 (halves)
     padding: Tensor  # what lies beyond K, the same way
     scales: Tensor | None  # [sets, M, groups]
     sums: Tensor | None  # [sets, M, units]
@@ -281,12 +281,35 @@ def last_error(device: Device) -> str:
     return str(entry().decode())
 
 
+def _view(address: int, dtype: torch.dtype, *shape: int) -> Tensor:
+    memory = (ctypes.c_char * (torch.Size(shape).numel() * dtype.itemsize)).from_address(address)
+    return torch.frombuffer(memory, dtype=dtype).reshape(shape)
+
+
 def _read(address: int | None, dtype: torch.dtype, *shape: int) -> Tensor | None:
-    count = torch.Size(shape).numel()
-    if not address or count == 0:
+    if not address or torch.Size(shape).numel() == 0:
         return None
-    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(address)
-    return torch.frombuffer(memory, dtype=dtype).reshape(shape).clone()
+    return _view(address, dtype, *shape).clone()
+
+
+class Matmul:
+    """The caller's matrix product: torch's, with sums in fp32. Keeps what it is given."""
+
+    def __init__(self, status: int = 0) -> None:
+        self.status = status
+        self.products: list[tuple[Tensor, Tensor]] = []
+        self._entry = interface.MATMUL(self._multiply)
+
+    def device(self, multiprocessors: int = 132) -> interface.Device:
+        return interface.Device(90, multiprocessors, ctypes.cast(self._entry, c_void_p))
+
+    def _multiply(self, _context: int | None, pointer: Any) -> int:
+        product = pointer.contents
+        a = _view(product.a, torch.float16, product.a_rows, product.inputs)
+        b = _view(product.b, torch.float16, product.b_rows, product.inputs)
+        self.products.append((a.clone(), b.clone()))
+        _view(product.c, torch.float32, product.a_rows, product.b_rows).copy_(a.float() @ b.float().T)
+        return self.status
 
 
 def read_staged(staged: StagedStruct, k: int, activation_bits: int) -> Staged:
@@ -317,6 +340,10 @@ def read_staged(staged: StagedStruct, k: int, activation_bits: int) -> Staged:
             powers[-1] *= -1
         values = (bits * powers[:, None]).sum(dim=2)
         totals = _read(staged.totals, torch.int64, sets, m)
+    elif form == "halves":
+        raw = _read(staged.codes, torch.float16, sets, m, wide)
+        assert raw is not None
+        values, totals = raw, None
     else:
         raw = _read(staged.codes, torch.float32, sets, m, wide)
         assert raw is not None

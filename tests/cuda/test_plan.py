@@ -22,7 +22,7 @@ GPUS = {
 # (N, K) of linear layers from 0.3 to 70 billion parameters, and shapes that divide into nothing.
 SHAPES = [(640, 640), (2048, 640), (640, 2048), (1024, 4096), (4096, 4096), (14336, 4096), (4096, 14336)]
 SHAPES += [(28672, 8192), (8192, 28672), (1, 1), (17, 1025), (131, 4097)]
-KERNELS = {"imma_gemv", "b1_gemv", "gemm", "fp32"}
+KERNELS = {"imma_gemv", "b1_gemv", "gemm", "fp32", "matmul"}
 
 
 @pytest.fixture
@@ -43,7 +43,11 @@ def plan(
     activation_bits: int = 0,
     gpu: str = "H100",
     segments: int = 1,
+    matmul: bool = False,
 ) -> dict[str, Any]:
+    info = interface.Device.from_buffer_copy(GPUS[gpu])
+    if matmul:
+        info.matmul = 1 << 20  # never called
     layer = interface.Signs(describe(*shape, digits_of(bits, digits), group_size))
     if group_size != -1:
         layer.bits.scales = 1 << 20  # a choice looks at no memory, but whether there are scales matters
@@ -55,7 +59,7 @@ def plan(
         precision,
         active_bits or bits,
         activation_bits,
-        GPUS[gpu],
+        info,
     )
 
 
@@ -199,6 +203,53 @@ def test_many_tokens_take_turns(device: Device) -> None:
     assert one["bytes"]["workspace"] == more["bytes"]["workspace"]
     none = plan(device, (128, 1024), tokens=0)
     assert (none["launches"], none["bytes"]["workspace"]) == (0, 0)
+
+
+def why_not(found: dict[str, Any], kernel: str) -> str:
+    (reason,) = [other["reason"] for other in found["rejected"] if other["kernel"] == kernel]
+    return str(reason)
+
+
+def test_products_of_the_caller(device: Device) -> None:
+    """Only for more than 256 tokens at `high`, where there is one."""
+    found = plan(device, (4096, 4096), tokens=257, matmul=True)
+    assert found["kernel"] == "matmul"
+    assert "257 tokens are more than 256" in found["reason"]
+    assert f"{found['tile_rows']} rows of the weight at a time" in found["reason"]
+    assert "expanded once for every 64 columns" in why_not(found, "gemm")
+    for kernel, changes, word in (
+        ("gemm", {"tokens": 256, "matmul": True}, "256 tokens are not more than 256"),
+        ("gemm", {"tokens": 257}, "the caller has no matrix product"),
+        ("gemm", {"tokens": 257, "matmul": True, "precision": "fast"}, "products stay integers"),
+        ("gemm", {"tokens": 257, "matmul": True, "activation_bits": 8}, "products stay integers"),
+        ("fp32", {"tokens": 257, "matmul": True, "precision": "exact"}, "must not be rounded"),
+        ("imma_gemv", {"tokens": 16, "matmul": True}, "16 tokens are not more than 256"),
+    ):
+        found = plan(device, (4096, 4096), gpu="H100", **changes)
+        assert found["kernel"] == kernel
+        assert word in why_not(found, "matmul")
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_tiles_of_rows(device: Device, shape: tuple[int, int], gpu: str) -> None:
+    """In bounded memory, and enough of the product in a tile to fill the GPU, where there is enough."""
+    n, k = shape
+    for tokens in (257, 512, 4096, 10000):
+        found = plan(device, shape, bits=4, group_size=128, tokens=tokens, gpu=gpu, matmul=True)
+        rows, turn = found["tile_rows"], min(tokens, 4096)
+        wide = -(-k // 64) * 64
+        assert rows % 16 == 0
+        assert rows * wide * 2 <= 64 << 20
+        small = 4 * (turn * (2 + rows) + rows) + turn * wide * 2 + (1 << 11)
+        assert found["bytes"]["workspace"] <= rows * wide * 2 + small
+        tiles = -(-rows // 128) * -(-turn // 128)
+        assert tiles >= 2 * GPUS[gpu].multiprocessors or rows >= n or (rows + 128) * wide * 2 > 64 << 20
+        turns = -(-tokens // 4096)
+        assert found["launches"] == turns * (1 + 3 * -(-n // rows))
+        assert found["passes"] == turns
+    fused = plan(device, shape, tokens=512, segments=3, gpu=gpu, matmul=True)
+    assert fused["launches"] == 1 + 9 * -(-n // fused["tile_rows"])
 
 
 def test_bytes(device: Device) -> None:

@@ -68,6 +68,25 @@ def test_odd_shape(target: Target, kind: str, precision: str) -> None:
     layer.check(cases.activations(2, 1131, torch.bfloat16, 2), precision)
 
 
+@targets.on("torch", "cpu", "emulated", "cuda", "triton_gpu")
+@every_kind
+@every_precision
+def test_many_tokens(target: Target, kind: str, precision: str) -> None:
+    """Around the number from which on GPUs expand the weight."""
+    layer = cases.make(kind, 33, 150, 5, target=target)
+    for m, strides in ((256, "contiguous"), (257, "transposed"), (300, "rows apart")):
+        layer.check(cases.activations(m, 150, torch.bfloat16, m, strides), precision)
+
+
+@targets.on("cpu", "emulated", "cuda")
+@pytest.mark.parametrize("activation_bits", [1, 8])
+def test_many_quantised_tokens(target: Target, activation_bits: int) -> None:
+    """Their products stay integers."""
+    layer = cases.make("planes", 33, 150, 5, target=target)
+    x = cases.activations(257, 150, torch.float32, 5)
+    layer.check(x, "high", activation_bits=activation_bits)
+
+
 @every_target
 def test_planes_bits(target: Target) -> None:
     """Every weight width, truncation and activation width."""

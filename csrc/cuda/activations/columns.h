@@ -13,6 +13,7 @@ namespace lowbit::cuda {
 
 inline constexpr int kInputAlign = 1024;  // inputs of the widest superblock of a digit tile (8 fields x 128)
 inline constexpr int kScaleInputs = 128;  // inputs that share an activation scale in `fast`
+inline constexpr int kHalfAlign = 64;     // inputs in 128 bytes of fp16
 
 // Quantised activations, the B operand of the int8 products (m16n8k32: a column is a column of B).
 //
@@ -102,6 +103,37 @@ struct FloatColumns {
   LOWBIT_HOST_DEVICE int32_t set_of(int32_t segment) const { return sets == 1 ? 0 : segment; }
   LOWBIT_HOST_DEVICE float* values_of(int32_t set, int64_t token) const {
     return values + (set * tokens + token) * padded_inputs;
+  }
+  LOWBIT_HOST_DEVICE float* gates_of(int32_t set, int64_t token) const {
+    return gates + (set * tokens + token) * experts;
+  }
+};
+
+// The same tokens in fp16, for the caller's matrix product, in the order of the inputs: z = scale * value,
+// and the scale is the power of two that brings a token's largest magnitude to 2^14 and more. Zeros beyond
+// in_features. A token with a non-finite activation has values 0 and scale NaN.
+struct HalfColumns {
+  int64_t tokens;
+  int64_t padded_inputs;  // what the prologue walks over
+  int64_t row_inputs;     // of a row of values: in_features rounded up to kHalfAlign
+  int32_t sets;
+  int32_t experts;
+
+  __half* values;  // [sets][tokens][row_inputs]
+  float* scales;   // [sets][tokens]
+  float* gates;    // [sets][tokens][experts]
+
+  // Room for the product: a tile of the weight's rows, in the same form, and what it is multiplied to.
+  int64_t tile_rows;
+  __half* tile;        // [tile_rows][row_inputs]
+  float* tile_scales;  // [tile_rows]
+  float* sums;         // [tokens][tile_rows]
+
+  LOWBIT_HOST_DEVICE __half* values_of(int32_t set, int64_t token) const {
+    return values + (set * tokens + token) * row_inputs;
+  }
+  LOWBIT_HOST_DEVICE float* scales_of(int32_t set, int64_t token) const {
+    return scales + set * tokens + token;
   }
   LOWBIT_HOST_DEVICE float* gates_of(int32_t set, int64_t token) const {
     return gates + (set * tokens + token) * experts;

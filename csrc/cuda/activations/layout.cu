@@ -26,8 +26,8 @@ class Parts {
   size_t bytes_ = 0;
 };
 
-int64_t padded(int64_t in_features) {
-  return (in_features + kInputAlign - 1) / kInputAlign * kInputAlign;
+int64_t padded(int64_t in_features, int64_t align = kInputAlign) {
+  return (in_features + align - 1) / align * align;
 }
 
 int32_t sums_of_token(Unit unit, int64_t padded_inputs) {
@@ -71,6 +71,27 @@ FloatColumns layout_floats(const Staging& staging, void* memory, size_t* bytes) 
   Parts parts(memory);
   out.values = parts.take<float>(tokens * out.padded_inputs);
   out.gates = parts.take<float>(tokens * out.experts);
+  *bytes = parts.bytes();
+  return out;
+}
+
+HalfColumns layout_halves(const Staging& staging, void* memory, size_t* bytes) {
+  HalfColumns out{};
+  out.tokens = staging.tokens;
+  out.padded_inputs = padded(staging.in_features);
+  out.row_inputs = padded(staging.in_features, kHalfAlign);
+  out.sets = staging.sets;
+  out.experts = staging.experts;
+  out.tile_rows = staging.tile_rows;
+
+  const int64_t tokens = out.sets * out.tokens;
+  Parts parts(memory);
+  out.values = parts.take<__half>(tokens * out.row_inputs);
+  out.scales = parts.take<float>(tokens);
+  out.gates = parts.take<float>(tokens * out.experts);
+  out.tile = parts.take<__half>(out.tile_rows * out.row_inputs);
+  out.tile_scales = parts.take<float>(out.tile_rows);
+  out.sums = parts.take<float>(out.tokens * out.tile_rows);
   *bytes = parts.bytes();
   return out;
 }

@@ -1,3 +1,4 @@
+#include "cuda/activations/halves.h"
 #include "cuda/activations/octets.h"
 #include "cuda/activations/prologue.h"
 #include "cuda/activations/quantize.h"
@@ -322,6 +323,25 @@ __global__ void __launch_bounds__(kMaxThreads) floats_prologue(const Params<Floa
   });
 }
 
+template <bool kKept>
+__global__ void __launch_bounds__(kMaxThreads) halves_prologue(const Params<HalfColumns> p) {
+  LOWBIT_DYNAMIC_SHARED(ReduceMemory, memory);
+  const HalfColumns& out = p.out;
+  const auto set = static_cast<int32_t>(blockIdx.y);
+  const int64_t m = blockIdx.x;
+  Token<kKept> token(p.input, out.padded_inputs, reinterpret_cast<float4*>(memory + 1));
+  const uint32_t amax = prepare(token, out.gates_of(set, m), *memory);
+  const bool live = amax < kInfinityBits;
+  const HalfRange range(amax);
+  auto* const row = reinterpret_cast<uint4*>(out.values_of(set, m));
+  token.each_octet([&](int octet) {
+    float z[kOctet];
+    token.values(octet, z);
+    if (octet < out.row_inputs / kOctet) row[octet] = live ? range.pack(z) : uint4{};
+  });
+  if (threadIdx.x == 0) *out.scales_of(set, m) = live ? range.inverse() : __uint_as_float(kNanBits);
+}
+
 // Swaps, in every byte of two words, the bits that `mask` picks from `low` << distance and from `high`.
 LOWBIT_DEVICE void swap_bits(uint32_t& low, uint32_t& high, int distance, uint32_t mask) {
   const uint32_t change = ((low >> distance) ^ high) & mask;
@@ -447,6 +467,11 @@ void stage(const PrologueInput& input, const Staging& staging, const ActivationK
 void stage(const PrologueInput& input, const FloatColumns& out, Stream stream) {
   launch_prologue(floats_prologue<true>, floats_prologue<false>, 0,
                   {input, {LOWBIT_EXACT, 0}, Unit::row, 1.0f, out}, stream);
+}
+
+void stage(const PrologueInput& input, const HalfColumns& out, Stream stream) {
+  launch_prologue(halves_prologue<true>, halves_prologue<false>, 0,
+                  {input, {LOWBIT_HIGH, 0}, Unit::row, 1.0f, out}, stream);
 }
 
 void stage(const PrologueInput& input, const ActivationKind& kind, const Planes& out, Stream stream) {

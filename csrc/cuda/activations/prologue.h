@@ -61,21 +61,24 @@ struct Staging {
   bool grouped;       // scales by 128 inputs and sums by `unit`, or one scale and totals
   Unit unit;          // of the weight's scales
   float sums_factor;  // of the sums; 1 where not grouped
-  // Room for the product's own use, see Columns:
+  // Room for the product's own use, see Columns and HalfColumns:
   int64_t arrivals = 0;
   int64_t partial_bytes = 0;
+  int64_t tile_rows = 0;
 };
 
 // The memory of a form, beginning at `memory`, which may be null: then only the size is of use. The result is
 // a function of the arguments alone, so that a size asked for before is the size needed later.
 Columns layout_columns(const Staging& staging, const ActivationKind& kind, void* memory, size_t* bytes);
 FloatColumns layout_floats(const Staging& staging, void* memory, size_t* bytes);
+HalfColumns layout_halves(const Staging& staging, void* memory, size_t* bytes);
 Planes layout_planes(const Staging& staging, const ActivationKind& kind, void* memory, size_t* bytes);
 
 // Launch the prologue; `out` comes from the functions above. Nothing for no tokens.
 void stage(const PrologueInput& input, const Staging& staging, const ActivationKind& kind, const Columns& out,
            Stream stream);
 void stage(const PrologueInput& input, const FloatColumns& out, Stream stream);
+void stage(const PrologueInput& input, const HalfColumns& out, Stream stream);
 void stage(const PrologueInput& input, const ActivationKind& kind, const Planes& out, Stream stream);
 
 }  // namespace lowbit::cuda

@@ -35,7 +35,7 @@ Segment segment_of(const lowbit_cuda_signs& signs, int32_t set) {
 }
 
 // Staged activations in the form that a plan's kernel takes.
-using Staged = std::variant<Columns, Planes, FloatColumns>;
+using Staged = std::variant<Columns, Planes, FloatColumns, HalfColumns>;
 
 Staging staging_of(const BitsCall& call, const Run& run, const Plan& plan, int64_t tokens) {
   Staging staging{};
@@ -50,12 +50,14 @@ Staging staging_of(const BitsCall& call, const Run& run, const Plan& plan, int64
   staging.sums_factor = sums_factor(call.active_bits, call.kind.columns_per_token());
   staging.arrivals = plan.arrivals;
   staging.partial_bytes = plan.partial_bytes;
+  staging.tile_rows = plan.tile_rows;
   return staging;
 }
 
 Staged layout(Kernel kernel, const Staging& staging, const ActivationKind& kind, void* memory,
               size_t* bytes) {
   if (kernel == Kernel::fp32) return layout_floats(staging, memory, bytes);
+  if (kernel == Kernel::matmul) return layout_halves(staging, memory, bytes);
   if (kernel == Kernel::b1_gemv) return layout_planes(staging, kind, memory, bytes);
   return layout_columns(staging, kind, memory, bytes);
 }
@@ -78,12 +80,15 @@ void stage(const PrologueInput& input, const Staging& staging, const ActivationK
     stage(input, staging, kind, *columns, stream);
   } else if (const auto* planes = std::get_if<Planes>(&out)) {
     stage(input, kind, *planes, stream);
+  } else if (const auto* halves = std::get_if<HalfColumns>(&out)) {
+    stage(input, *halves, stream);
   } else {
     stage(input, std::get<FloatColumns>(out), stream);
   }
 }
 
-void multiply(const Plan& plan, const Layer& layer, const Staged& x, const Result& result, Stream stream) {
+void multiply(const Plan& plan, const Layer& layer, const Staged& x, const Result& result,
+              const lowbit_cuda_device& device, Stream stream) {
   switch (plan.kernel) {
     case Kernel::imma_gemv:
       return gemv(layer, std::get<Columns>(x), result, plan.partition, stream);
@@ -93,6 +98,8 @@ void multiply(const Plan& plan, const Layer& layer, const Staged& x, const Resul
       return gemm(layer, std::get<Columns>(x), result, stream);
     case Kernel::fp32:
       return exact(layer, std::get<FloatColumns>(x), result, stream);
+    case Kernel::matmul:
+      return matmul(layer, std::get<HalfColumns>(x), result, device, stream);
   }
 }
 
@@ -168,7 +175,7 @@ void bits_linear(const BitsCall& call, const lowbit_input& x, const lowbit_vecto
       size_t bytes = 0;
       const Staged staged = layout(plan.kernel, staging, call.kind, workspace, &bytes);
       stage(input_of(run, x, first, staging.tokens), staging, call.kind, staged, stream);
-      multiply(plan, run.layer, staged, result_of(y, bias, first, column), stream);
+      multiply(plan, run.layer, staged, result_of(y, bias, first, column), call.device, stream);
     }
     column += run.out_features;
     s += run.count;
@@ -209,6 +216,12 @@ lowbit_cuda_staged stage_run(const BitsCall& call, const Run& run, const lowbit_
     staged.codes = planes->words;
     staged.scales = planes->scales;
     staged.totals = planes->totals;
+  } else if (const auto* halves = std::get_if<HalfColumns>(&out)) {
+    common(LOWBIT_CUDA_HALVES, *halves);
+    staged.padded_inputs = halves->row_inputs;
+    staged.scale_groups = 1;
+    staged.codes = halves->values;
+    staged.scales = halves->scales;
   } else {
     const auto& floats = std::get<FloatColumns>(out);
     common(LOWBIT_CUDA_FLOATS, floats);

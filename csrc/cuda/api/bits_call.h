@@ -11,9 +11,6 @@
 
 namespace lowbit::cuda {
 
-// Tokens that are prepared and multiplied together; more come in several turns of the same memory.
-inline constexpr int64_t kTurnTokens = 4096;
-
 // Segments, activations and precision of a call, already checked.
 struct BitsCall {
   lowbit_cuda_device device;
@@ -37,7 +34,7 @@ Run next_run(const BitsCall& call, int32_t first);
 // Memory for staged activations.
 size_t workspace_bytes(const BitsCall& call, int64_t tokens);
 
-// Two launches for every run and turn.
+// Two launches for every run and turn, or one and three for every tile.
 void bits_linear(const BitsCall& call, const lowbit_input& x, const lowbit_vector* bias,
                  const lowbit_output& y, void* workspace, Stream stream);
 

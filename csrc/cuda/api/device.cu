@@ -13,7 +13,7 @@ int32_t device_count() {
   return 1;
 }
 lowbit_cuda_device describe(int32_t) {
-  return {90, 132};
+  return {90, 132, nullptr, nullptr};
 }
 
 #else
@@ -37,7 +37,7 @@ int32_t attribute(cudaDeviceAttr name, int32_t ordinal) {
 lowbit_cuda_device describe(int32_t ordinal) {
   return {10 * attribute(cudaDevAttrComputeCapabilityMajor, ordinal) +
               attribute(cudaDevAttrComputeCapabilityMinor, ordinal),
-          attribute(cudaDevAttrMultiProcessorCount, ordinal)};
+          attribute(cudaDevAttrMultiProcessorCount, ordinal), nullptr, nullptr};
 }
 
 #endif

@@ -50,7 +50,7 @@ std::string explain(const BitsCall& call, int64_t tokens) {
   Json json;
   json.add("kernel", std::string(name_of(plan.kernel)));
   json.add("reason", reason(plan, run.layer, call.kind, tokens, call.device));
-  json.add("launches", 2 * turns);
+  json.add("launches", turns * (plan.kernel == Kernel::matmul ? 1 + 3 * plan.tiles : 2));
   json.add("segments", run.count);
   json.add("tokens", tokens);
   json.add("columns", plan.columns);
@@ -62,6 +62,7 @@ std::string explain(const BitsCall& call, int64_t tokens) {
     json.add("blocks", plan.blocks);
     json.add("shared_bytes", plan.shared_bytes);
   }
+  if (plan.kernel == Kernel::matmul) json.add("tile_rows", plan.tile_rows);
   json.add_raw("bytes", bytes_of(call, run, plan, tokens));
   json.add_raw("rejected", rejected(plan, run, call, tokens));
   return json.object();

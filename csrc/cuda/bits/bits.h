@@ -38,7 +38,7 @@
 #include "cuda/activations/columns.h"
 #include "cuda/activations/prologue.h"
 #include "cuda/launch.h"
-#include "lowbit.h"
+#include "lowbit_cuda.h"
 
 namespace lowbit::cuda {
 
@@ -152,6 +152,10 @@ void b1_gemv(const Layer& layer, const Planes& x, const Result& result, const Pa
              Stream stream);
 // fp32 on the CUDA cores; sums of FloatColumns are not read.
 void exact(const Layer& layer, const FloatColumns& x, const Result& result, Stream stream);
+// Tile by tile of x.tile_rows rows (a multiple of kRowTile): the weight expanded to fp16, device.matmul, and
+// y from its sums.
+void matmul(const Layer& layer, const HalfColumns& x, const Result& result, const lowbit_cuda_device& device,
+            Stream stream);
 
 // Canonical planes [B][N][ceil(K / 8)] (formats/bits.py) to tiles and back. `tiles` has tile_bytes(...)
 // bytes.

@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kPassColumns = 16;  // of a GEMV: B columns that share one reading of the weight
 constexpr int64_t kGemmColumns = 64;
+constexpr int64_t kGemmTokens = 256;  // beyond, the weight is expanded once for all of them
 constexpr int64_t kTileColumns = 8;
 constexpr int32_t kMaxSplits = 16;  // of the inputs over blocks
 
@@ -26,6 +27,13 @@ constexpr int64_t kSharedBytes = 96 << 10;
 // What rows whose sums depend on the split are split for: four tokens at `high`. A finer split keeps more
 // bytes under way at one token, a coarser one leaves more warps to share the columns of a full pass.
 constexpr int64_t kTypicalTokens = 4;
+
+// Of the caller's matrix product: tiles of its result of 128 x 128, twice as many as multiprocessors, so that
+// the last turn of them costs little; and no more memory than this for rows in fp16, of which most then stays
+// in the second-level cache.
+constexpr int64_t kResultTile = 128;
+constexpr int64_t kResultTiles = 2;
+constexpr int64_t kTileBytes = 64 << 20;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -143,19 +151,42 @@ Refusal refuse_b1(const Layer& layer, const ActivationKind& kind, int64_t tokens
   return Refusal::none;
 }
 
+Refusal refuse_matmul(const ActivationKind& kind, int64_t tokens, const lowbit_cuda_device& device) {
+  if (kind.exact()) return Refusal::wants_exact;
+  if (kind.fast() || kind.bits > 0) return Refusal::integers;
+  if (tokens <= kGemmTokens) return Refusal::few_tokens;
+  return device.matmul == nullptr ? Refusal::no_matmul : Refusal::none;
+}
+
+void divide_rows(const Layer& layer, int64_t tokens, const lowbit_cuda_device& device, Plan& plan) {
+  const int64_t side = ceil_div(std::min(tokens, kTurnTokens), kResultTile);
+  const int64_t wanted = ceil_div(kResultTiles * device.multiprocessors, side);
+  const int64_t row_bytes = ceil_div(layer.in_features, kHalfAlign) * kHalfAlign * 2;
+  const int64_t allowed = std::max<int64_t>(kTileBytes / (row_bytes * kResultTile), 1);
+  int64_t most = 0;
+  for (int32_t s = 0; s < layer.num_segments; ++s) {
+    most = std::max(most, row_tiles(layer.segments[s].out_features) * kRowTile);
+  }
+  plan.tile_rows = std::min(std::min(wanted, allowed) * kResultTile, most);
+  for (int32_t s = 0; s < layer.num_segments; ++s) {
+    plan.tiles += ceil_div(layer.segments[s].out_features, plan.tile_rows);
+  }
+}
+
 using Integer = long long;
 
 }  // namespace
 
 const char* name_of(Kernel kernel) {
-  static constexpr const char* kNames[kKernels] = {"imma_gemv", "b1_gemv", "gemm", "fp32"};
+  static constexpr const char* kNames[kKernels] = {"imma_gemv", "b1_gemv", "gemm", "fp32", "matmul"};
   return kNames[static_cast<int>(kernel)];
 }
 
 Plan choose(const Layer& layer, const ActivationKind& kind, int64_t tokens,
             const lowbit_cuda_device& device) {
   Plan plan{};
-  auto& [imma_gemv, b1_gemv, gemm, fp32] = plan.refusals;
+  auto& [imma_gemv, b1_gemv, gemm, fp32, matmul] = plan.refusals;
+  matmul = refuse_matmul(kind, tokens, device);
   if (kind.exact()) {
     plan.kernel = Kernel::fp32;
     imma_gemv = b1_gemv = gemm = Refusal::wants_exact;
@@ -164,6 +195,14 @@ Plan choose(const Layer& layer, const ActivationKind& kind, int64_t tokens,
     return plan;
   }
   fp32 = Refusal::not_exact;
+  if (matmul == Refusal::none) {
+    plan.kernel = Kernel::matmul;
+    imma_gemv = b1_gemv = gemm = Refusal::many_tokens;
+    plan.columns = tokens;
+    plan.passes = ceil_div(tokens, kTurnTokens);
+    divide_rows(layer, tokens, device, plan);
+    return plan;
+  }
   if (tokens > kGemvTokens) {
     plan.kernel = Kernel::gemm;
     imma_gemv = b1_gemv = Refusal::many_tokens;
@@ -215,6 +254,11 @@ std::string reason(const Plan& plan, const Layer& layer, const ActivationKind& k
       return sentence(
           "%lld tokens are more than %lld: %lld columns share the weight's expansion in registers",
           Integer{tokens}, Integer{kGemvTokens}, Integer{kGemmColumns});
+    case Kernel::matmul:
+      return sentence(
+          "%lld tokens are more than %lld: %lld rows of the weight at a time are expanded to fp16 and "
+          "multiplied by the caller's matrix product",
+          Integer{tokens}, Integer{kGemmTokens}, Integer{plan.tile_rows});
     case Kernel::b1_gemv:
       return sentence("%s on sm_%d, and %lld tokens of %d bit planes fit one reading of the weight",
                       architecture_of(device.architecture).b1_why, device.architecture, Integer{tokens},
@@ -237,7 +281,7 @@ std::string reason_against(Kernel kernel, const Plan& plan, const Layer& layer, 
     case Refusal::none:
       break;
     case Refusal::wants_exact:
-      return "precision exact: activations must not be quantised";
+      return "precision exact: activations must not be rounded";
     case Refusal::not_exact:
       return "activations are quantised, and fp32 products would need many times the instructions";
     case Refusal::grouped_sums:
@@ -253,10 +297,24 @@ std::string reason_against(Kernel kernel, const Plan& plan, const Layer& layer, 
     case Refusal::many_planes:
       return sentence("%lld tokens of %d bit planes do not fit one reading of the weight, which takes %lld",
                       Integer{tokens}, kind.planes_per_token(), Integer{kPassColumns});
+    case Refusal::integers:
+      return "activations have 8 bits or fewer: products stay integers";
+    case Refusal::no_matmul:
+      return "the caller has no matrix product for it";
     case Refusal::few_tokens:
+      if (kernel == Kernel::matmul) {
+        return sentence(
+            "%lld tokens are not more than %lld: the expanded weight would cost more than it saves",
+            Integer{tokens}, Integer{kGemmTokens});
+      }
       return sentence("%lld tokens are not more than %lld: a tile of %lld columns would be mostly empty",
                       Integer{tokens}, Integer{kGemvTokens}, Integer{kGemmColumns});
     case Refusal::many_tokens:
+      if (kernel == Kernel::gemm) {
+        return sentence(
+            "%lld tokens are more than %lld: the weight would be expanded once for every %lld columns",
+            Integer{tokens}, Integer{kGemmTokens}, Integer{kGemmColumns});
+      }
       return sentence(
           "%lld tokens are more than %lld: the weight would be read and expanded once for every %lld columns",
           Integer{tokens}, Integer{kGemvTokens}, Integer{kPassColumns});

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <vector>
 
 namespace lowbit::torch_ops {
@@ -21,9 +22,12 @@ lowbit_cuda_device describe(const Checker& check, int32_t index) {
 }  // namespace
 
 Gpu::Gpu(const Checker& check, const Tensor& tensor) : check_(check), any_(tensor.handle()) {
+  aoti_torch_get_device_type(any_, &type_);
   aoti_torch_get_device_index(any_, &index_);
   // The tensors of the emulated device are the CPU's, which have no index.
   description_ = describe(check, std::max(index_, 0));
+  description_.matmul = matmul;
+  description_.matmul_context = this;
   check_torch(aoti_torch_create_cuda_guard(index_, &guard_), "create_cuda_guard");
   check_torch(aoti_torch_get_current_cuda_stream(index_, &stream_), "get_current_cuda_stream");
 }
@@ -33,17 +37,15 @@ Gpu::~Gpu() {
 }
 
 void Gpu::require_here(std::initializer_list<Tensor> tensors) const {
-  int32_t expected_type = 0;
-  aoti_torch_get_device_type(any_, &expected_type);
   for (const Tensor& tensor : tensors) {
     if (!tensor) continue;
     int32_t type = 0;
     int32_t index = 0;
     aoti_torch_get_device_type(tensor.handle(), &type);
     aoti_torch_get_device_index(tensor.handle(), &index);
-    if (type == expected_type && index == index_) continue;
+    if (type == type_ && index == index_) continue;
     check_.fail("all tensors must be on cuda:" + std::to_string(index_) + "; found " + tensor.describe() +
-                (type == expected_type ? " on cuda:" + std::to_string(index) : " on another kind of device"));
+                (type == type_ ? " on cuda:" + std::to_string(index) : " on another kind of device"));
   }
 }
 
@@ -54,13 +56,44 @@ AtenTensorHandle Gpu::empty(std::initializer_list<int64_t> shape, Dtype dtype) c
     strides[i] = stride;
     stride *= shape.begin()[i] > 0 ? shape.begin()[i] : 1;
   }
-  int32_t device_type = 0;
-  aoti_torch_get_device_type(any_, &device_type);
   AtenTensorHandle handle = nullptr;
   check_torch(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.begin(), strides.data(),
-                                       torch_code(dtype), device_type, index_, &handle),
+                                       torch_code(dtype), type_, index_, &handle),
               "empty_strided");
   return handle;
+}
+
+AtenTensorHandle Gpu::matrix(const void* data, Dtype dtype, int64_t rows, int64_t columns, int64_t row_stride,
+                             int64_t column_stride) const {
+  const int64_t sizes[] = {rows, columns};
+  const int64_t strides[] = {row_stride, column_stride};
+  AtenTensorHandle handle = nullptr;
+  check_torch(aoti_torch_create_tensor_from_blob(const_cast<void*>(data), 2, sizes, strides, 0,
+                                                 torch_code(dtype), type_, index_, &handle),
+              "create_tensor_from_blob");
+  return handle;
+}
+
+// aten::mm of fp16 with its sums and its result in fp32. Torch's current stream is the product's.
+void Gpu::multiply(const lowbit_cuda_product& product) const {
+  const auto& [a_rows, b_rows, inputs, a, b, c, stream] = product;
+  OwnedTensor left(matrix(a, Dtype::kF16, a_rows, inputs, inputs, 1));
+  OwnedTensor right(matrix(b, Dtype::kF16, inputs, b_rows, 1, inputs));
+  OwnedTensor sums(matrix(c, Dtype::kF32, a_rows, b_rows, b_rows, 1));
+  StableIValue stack[] = {
+      reinterpret_cast<StableIValue>(left.release()), reinterpret_cast<StableIValue>(right.release()),
+      static_cast<StableIValue>(torch_code(Dtype::kF32)), reinterpret_cast<StableIValue>(sums.release())};
+  check_torch(torch_call_dispatcher("aten::mm", "dtype_out", stack, kTorchVersion), "mm");
+  sums.reset(reinterpret_cast<AtenTensorHandle>(stack[0]));
+}
+
+lowbit_status Gpu::matmul(void* gpu, const lowbit_cuda_product* product) {
+  try {
+    static_cast<const Gpu*>(gpu)->multiply(*product);
+    return LOWBIT_OK;
+  } catch (const std::exception&) {  // must not pass through C
+    return LOWBIT_DEVICE_FAILED;
+  }
 }
 
 }  // namespace lowbit::torch_ops

@@ -32,8 +32,17 @@ class Gpu {
   }
 
  private:
+  // The matrix product that the kernels leave to torch; `gpu` is a Gpu.
+  static lowbit_status matmul(void* gpu, const lowbit_cuda_product* product);
+  void multiply(const lowbit_cuda_product& product) const;
+
+  // Memory of the workspace as a matrix.
+  AtenTensorHandle matrix(const void* data, Dtype dtype, int64_t rows, int64_t columns, int64_t row_stride,
+                          int64_t column_stride) const;
+
   const Checker& check_;
   AtenTensorHandle any_;
+  int32_t type_ = 0;
   int32_t index_ = 0;
   CUDAGuardHandle guard_ = nullptr;
   void* stream_ = nullptr;

@@ -8,10 +8,32 @@ from ctypes import c_int32, c_int64, c_void_p
 MAX_DIGITS = 8
 
 
+class Product(ctypes.Structure):
+    """lowbit_cuda_product."""
+
+    _fields_ = (
+        ("a_rows", c_int64),
+        ("b_rows", c_int64),
+        ("inputs", c_int64),
+        ("a", c_void_p),
+        ("b", c_void_p),
+        ("c", c_void_p),
+        ("stream", c_void_p),
+    )
+
+
+MATMUL = ctypes.CFUNCTYPE(c_int32, c_void_p, ctypes.POINTER(Product))  # lowbit_cuda_matmul
+
+
 class Device(ctypes.Structure):
     """lowbit_cuda_device."""
 
-    _fields_ = (("architecture", c_int32), ("multiprocessors", c_int32))
+    _fields_ = (
+        ("architecture", c_int32),
+        ("multiprocessors", c_int32),
+        ("matmul", c_void_p),
+        ("matmul_context", c_void_p),
+    )
 
 
 class Bits(ctypes.Structure):

@@ -121,7 +121,8 @@ def _ask(entry: str, gpu: Gpu, weight: Any, *rest: Any) -> KernelChoice:
     library = _library()
     text, length = ctypes.create_string_buffer(_CAPACITY), c_size_t()
     end = (text, c_size_t(_CAPACITY), ctypes.byref(length))
-    if getattr(library, entry)(ctypes.byref(Device(*gpu)), ctypes.byref(weight), *rest, *end) != 0:
+    device = Device(*gpu, matmul=_SOME_ADDRESS)  # torch's, which the operators hand over
+    if getattr(library, entry)(ctypes.byref(device), ctypes.byref(weight), *rest, *end) != 0:
         return KernelChoice("none", library.lowbit_cuda_last_error().decode())
     answer = json.loads(text.value)
     rejected = {other["kernel"]: other["reason"] for other in answer["rejected"]}
