@@ -31,6 +31,7 @@ class Target:
     device: of all tensors.
     examples: share of the examples that it runs.
     sizes: of N and K that it is given.
+    large: N and K where many tokens meet a layer of some size.
     alone: up to how many tokens a row has the bits that it has without the others.
     rounds: kinds whose kernels round tables or products to the precision of `high`.
     halves_above: for more tokens than that `high` rounds activations and weights of bits to fp16.
@@ -66,6 +67,7 @@ class Target:
         384,
         515,
     )
+    large: tuple[int, int] = (33, 150)
     alone: int = 16
     rounds: tuple[str, ...] = ("codebook_scalar", "codebook_vector")
     halves_above: float = math.inf
@@ -107,8 +109,9 @@ TORCH = Target("torch", "", examples=0.25, alone=1, rounds=())
 CPU = Target("cpu", "lowbit::", alone=32, rounds=())
 EMULATED = Target("cuda", "lowbit_emulated::", examples=0.1, sizes=SLOW_SIZES, halves_above=256)
 TRITON = Target("triton", "lowbit::triton_", examples=0.15, sizes=SLOW_SIZES, truncates=(torch.bfloat16,))
-CUDA = Target("cuda", "lowbit::", "cuda", halves_above=256)
-TRITON_GPU = Target("triton", "lowbit::triton_", "cuda")
+LARGE = (1031, 4100)
+CUDA = Target("cuda", "lowbit::", "cuda", large=LARGE, halves_above=256)
+TRITON_GPU = Target("triton", "lowbit::triton_", "cuda", large=LARGE)
 
 _PARAMETERS = {
     "torch": pytest.param(TORCH, id="torch"),

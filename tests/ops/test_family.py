@@ -72,18 +72,33 @@ def test_odd_shape(target: Target, kind: str, precision: str) -> None:
 @every_kind
 @every_precision
 def test_many_tokens(target: Target, kind: str, precision: str) -> None:
-    """Around the number from which on GPUs expand the weight."""
-    layer = cases.make(kind, 33, 150, 5, target=target)
-    for m, strides in ((256, "contiguous"), (257, "transposed"), (300, "rows apart")):
-        layer.check(cases.activations(m, 150, torch.bfloat16, m, strides), precision)
+    """None, and around the number from which on GPUs expand the weight, with every kind of strides."""
+    n, k = target.large
+    layer = cases.make(kind, n, k, 5, target=target)
+    for m, strides in zip((0, 5, 256, 257, 300), cases.STRIDES, strict=True):
+        layer.check(cases.activations(m, k, torch.bfloat16, m, strides), precision)
+
+
+@targets.on("torch", "cpu", "emulated", "cuda", "triton_gpu")
+@pytest.mark.parametrize("kind", ["signs", "onebit", "mos"])
+def test_many_tokens_of_segments(target: Target, kind: str) -> None:
+    n, k = target.large
+    layers = [cases.make(kind, rows, k, rows, target=target) for rows in (n, 5, 64)]
+    x = cases.activations(257, k, torch.float16, 1, "every second")
+    arguments = segments(target, layers)
+    y = target.operator("signs")(cases.moved(x, target.device), *arguments, PRECISIONS.index("high"))
+    parts = y.cpu().split([layer.n for layer in layers], dim=-1)
+    for layer, part in zip(layers, parts, strict=True):
+        cases.check(layer, x, part, "high", target.eps("signs", "high", 257))
 
 
 @targets.on("cpu", "emulated", "cuda")
 @pytest.mark.parametrize("activation_bits", [1, 8])
 def test_many_quantised_tokens(target: Target, activation_bits: int) -> None:
     """Their products stay integers."""
-    layer = cases.make("planes", 33, 150, 5, target=target)
-    x = cases.activations(257, 150, torch.float32, 5)
+    n, k = target.large
+    layer = cases.make("planes", n, k, 5, target=target)
+    x = cases.activations(257, k, torch.float32, 5)
     layer.check(x, "high", activation_bits=activation_bits)
 
 

@@ -37,7 +37,10 @@ def _module(layer: cases.Layer, bias: Tensor | None) -> QuantizedLinear:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values(target: Target, kind: str, precision: str, shape: tuple[int, int]) -> None:
     for seed, (m, dtype) in enumerate(
-        ((1, torch.float16), (7, torch.bfloat16), (17, torch.float32), (65, torch.float16))
+        (
+            *((1, torch.float16), (7, torch.bfloat16), (17, torch.float32), (65, torch.float16)),
+            (300, torch.bfloat16),
+        )
     ):
         layer = cases.make(kind, *shape, seed, target=target)
         layer.check(cases.activations(m, shape[1], dtype, seed), precision)
@@ -63,6 +66,25 @@ def test_graph(target: Target, kind: str) -> None:
         x.copy_(cases.activations(4, 1030, torch.float16, seed))
         graph.replay()
         assert torch.equal(y, layer.native(x, "high"))
+
+
+@pytest.mark.parametrize("kind", ["signs", "mos", "planes"])
+def test_graph_of_many_tokens(kind: str) -> None:
+    """Captured with torch's product of every tile in it, several of them."""
+    layer = cases.make(kind, 4100, 16390, 3, target=targets.CUDA)
+    arguments = layer.arguments("high")
+    x = cases.activations(300, 16390, torch.float16, 3).cuda()
+    layer.native(x, "high")  # torch sets its library up outside
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = layer.operator()(x, *arguments)
+    for seed in (4, 5):
+        fresh = cases.activations(300, 16390, torch.float16, seed)
+        x.copy_(fresh)
+        graph.replay()
+        rows = slice(0, 300, 60)
+        eps = targets.CUDA.eps(layer.packed.kind, "high", 300)
+        cases.check(layer, fresh[rows], y[rows].cpu(), "high", eps)
 
 
 def test_graph_of_blocks_that_share_rows() -> None:
