@@ -143,9 +143,17 @@ def test_kernel_of_the_gpu(gpu: SimpleNamespace) -> None:
     assert (layer.backend, layer.kernel) == ("cuda", "imma_gemv")
     assert layer.reason.startswith("forced; CUDA kernels, made up; imma_gemv: ")
     assert "; not b1_gemv: the rate of one-bit products is unmeasured on sm_90" in layer.reason
-    assert {"gemm", "fp32"} < set(re.findall(r"not (\w+): ", layer.reason))
+    assert {"gemm", "fp32", "matmul"} < set(re.findall(r"not (\w+): ", layer.reason))
     gpu.gpu = A100
     assert explained(module).kernel == "b1_gemv"
+
+
+def test_kernel_of_many_tokens(gpu: SimpleNamespace) -> None:
+    """Of the operators, which hand torch's product over."""
+    layer = cases.make("mos", 256, 1024, 1, target=targets.EMULATED)
+    for tokens, kernel in ((256, "gemm"), (257, "matmul")):
+        found = CudaBackend().choose("signs", torch.empty(tokens, 1024), layer.arguments("high"))
+        assert found.kernel == kernel
 
 
 def test_kernel_of_the_arguments(gpu: SimpleNamespace) -> None:

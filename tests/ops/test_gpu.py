@@ -68,10 +68,9 @@ def test_graph(target: Target, kind: str) -> None:
         assert torch.equal(y, layer.native(x, "high"))
 
 
-@pytest.mark.parametrize("kind", ["signs", "mos", "planes"])
-def test_graph_of_many_tokens(kind: str) -> None:
+def test_graph_of_many_tokens() -> None:
     """Captured with torch's product of every tile in it, several of them."""
-    layer = cases.make(kind, 4100, 16390, 3, target=targets.CUDA)
+    layer = cases.make("mos", 4100, 16390, 3, target=targets.CUDA)
     arguments = layer.arguments("high")
     x = cases.activations(300, 16390, torch.float16, 3).cuda()
     layer.native(x, "high")  # torch sets its library up outside
