@@ -50,7 +50,7 @@ def document(loops: list[Loop]) -> str:
     )
     text = (
         "Counts of one turn of each innermost loop in the compiled library (objdump), all columns together. "
-        "Floor: the byte products alone. Predicted: 4096 x 4096 from the caches on "
+        "Floor: the byte products, or look-ups, alone. Predicted: 4096 x 4096 from the caches on "
         f"{CORES} cores of {CLOCK_GHZ} GHz, {PER_CYCLE} instructions a cycle and at most "
         f"{PRODUCTS_PER_CYCLE['avx512']} byte product of 64 bytes or {PRODUCTS_PER_CYCLE['avx2']} of 32; "
         "what it means in GB/s of packed bits: where that is above the memory's, memory is what is left. "

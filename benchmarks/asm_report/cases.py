@@ -23,14 +23,16 @@ class Case:
         products_per_weight: byte products that one weight takes for each column.
         columns: activation vectors multiplied side by side.
         bits: read per weight; None where a loop reads codes that were expanded before.
+        product: opcode counted as a product; None: the byte product of the instruction set.
     """
 
     title: str
     pattern: str
     isa: str
-    products_per_weight: int = 1
+    products_per_weight: float = 1
     columns: int = 1
     bits: int | None = None
+    product: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,18 @@ def _expanded(isa: str, columns: int) -> Case:
     return Case(f"expanded codes, {columns} columns", pattern, _ISA[isa], columns=columns)
 
 
+def _lookup(isa: str, lookup: str, columns: int, products_per_weight: float) -> Case:
+    return Case(
+        f"1 plane by look-up, {columns} token{'s' * (columns > 1)}, fast",
+        rf"LookupProduct<.*{lookup}.*>::group<{columns}, 1>",
+        _ISA[isa],
+        products_per_weight,
+        columns,
+        bits=1,
+        product="vpermb" if isa == "Avx512" else "vbroadcasti128",
+    )
+
+
 def _scalar(bits: int) -> Case:
     return Case(
         f"scalar codebook of {bits} bits, 1 token, fast",
@@ -87,7 +101,13 @@ CASES = (
     _bits("Avx512", 1, 1, 2),
     *(_expanded("Avx512", columns) for columns in (1, 6)),
     *(_scalar(bits) for bits in (2, 3, 4)),
-    *(_bits(isa, planes, 1, 1) for isa in ("AvxVnni", "Avx2") for planes in (1, 2, 4)),
+    *(_lookup("Avx512", "Lookup512", columns, 1 / 2) for columns in (1, 2)),
+    *(
+        _lookup(isa, f"Lookup256<lowbit::isa::{isa}>", columns, 1 / 2)
+        for isa in ("AvxVnni", "Avx2")
+        for columns in (1, 2)
+    ),
+    *(_bits(isa, planes, 1, 1) for isa in ("AvxVnni", "Avx2") for planes in (2, 4)),
     *(_expanded(isa, 4) for isa in ("AvxVnni", "Avx2")),
 )
 
@@ -107,7 +127,8 @@ def find(cases: Sequence[Case], library: Iterable[Function]) -> list[Loop]:
 
 
 def _loop(case: Case, body: Sequence[Instruction]) -> Loop | None:
-    products = sum(item.opcode == BYTE_PRODUCT[case.isa] for item in body)
+    product = case.product or BYTE_PRODUCT[case.isa]
+    products = sum(item.opcode == product for item in body)
     if products == 0:
         return None
     bytes_ = products * VECTOR_BYTES[case.isa]

@@ -1,9 +1,13 @@
 #include "cpu/bits/bits.h"
 #include "cpu/bits/bits_kernel.h"
+#include "cpu/bits/lookup256.h"
 #include "cpu/isa/avxvnni.h"
 
 namespace lowbit {
 
-const BitsKernels kBitsAvxVnni = {BitsTable<isa::AvxVnni>::product, BitsTable<isa::AvxVnni>::product_exact};
+// Of a single plane, look-ups beat byte products for any number of tokens: benchmarks/NOTES.md.
+using Table = BitsTable<isa::AvxVnni, LookupProduct<Lookup256<isa::AvxVnni>>>;
+
+const BitsKernels kBitsAvxVnni = {Table::product, Table::product_exact};
 
 }  // namespace lowbit

@@ -11,27 +11,28 @@
 namespace lowbit {
 namespace {
 
-template <class Isa>
+// OnePlane: how a single plane is multiplied.
+template <class Isa, class OnePlane = Product<Isa, 1>>
 struct BitsTable {
   static void product(const lowbit_bits& weight, int active_planes, const Columns& x,
                       const Epilogue& epilogue, int64_t tile_begin, int64_t tile_end) {
     switch (active_planes) {
       case 1:
-        return tiles<1>(weight, x, epilogue, tile_begin, tile_end);
+        return OnePlane(weight, x, epilogue).tiles(tile_begin, tile_end);
       case 2:
-        return tiles<2>(weight, x, epilogue, tile_begin, tile_end);
+        return Product<Isa, 2>(weight, x, epilogue).tiles(tile_begin, tile_end);
       case 3:
-        return tiles<3>(weight, x, epilogue, tile_begin, tile_end);
+        return Product<Isa, 3>(weight, x, epilogue).tiles(tile_begin, tile_end);
       case 4:
-        return tiles<4>(weight, x, epilogue, tile_begin, tile_end);
+        return Product<Isa, 4>(weight, x, epilogue).tiles(tile_begin, tile_end);
       case 5:
-        return tiles<5>(weight, x, epilogue, tile_begin, tile_end);
+        return Product<Isa, 5>(weight, x, epilogue).tiles(tile_begin, tile_end);
       case 6:
-        return tiles<6>(weight, x, epilogue, tile_begin, tile_end);
+        return Product<Isa, 6>(weight, x, epilogue).tiles(tile_begin, tile_end);
       case 7:
-        return tiles<7>(weight, x, epilogue, tile_begin, tile_end);
+        return Product<Isa, 7>(weight, x, epilogue).tiles(tile_begin, tile_end);
       default:
-        return tiles<8>(weight, x, epilogue, tile_begin, tile_end);
+        return Product<Isa, 8>(weight, x, epilogue).tiles(tile_begin, tile_end);
     }
   }
 
@@ -42,14 +43,6 @@ struct BitsTable {
     for (int64_t tile = tile_begin; tile < tile_end; tile += Kernel::kGroupTiles) {
       kernel.tiles(tile, smaller(Kernel::kGroupTiles, tile_end - tile));
     }
-  }
-
- private:
-  template <int kPlanes>
-  static void tiles(const lowbit_bits& weight, const Columns& x, const Epilogue& epilogue, int64_t tile_begin,
-                    int64_t tile_end) {
-    const Product<Isa, kPlanes> product(weight, x, epilogue);
-    for (int64_t tile = tile_begin; tile < tile_end; ++tile) product.tile(tile);
   }
 };
 

@@ -26,10 +26,17 @@ constexpr int32_t byte_mask(int byte) {
   return static_cast<int32_t>(0x01010101u * static_cast<uint32_t>(byte));
 }
 
-// How far ahead of its loads a plane is fetched. Where the planes of a tile are short, the processor's own
+// How far ahead of its loads a plane is fetched, and where to: the second cache, since the first is full of
+// what is used again, look-up tables above all. Where the planes of a tile are short, the processor's own
 // prefetcher finds a stream only when it is nearly over: then the same place in the next tile.
+constexpr int64_t kPrefetchBytes = 8192;
+
 constexpr int64_t prefetch_distance(int planes, int64_t plane_stride) {
-  return plane_stride < 8192 ? planes * plane_stride : 4096;
+  return plane_stride < 8192 ? planes * plane_stride : kPrefetchBytes;
+}
+
+LOWBIT_INLINE void prefetch(const uint8_t* data) {
+  __builtin_prefetch(data, 0, 2);
 }
 
 // `lowest` is the row vector in the least significant of the planes taken; the next more significant plane is
@@ -38,7 +45,7 @@ template <class Isa, int kWidth, int kPlanes>
 LOWBIT_INLINE void gather_codes(const uint8_t* lowest, int64_t plane_stride, int64_t ahead,
                                 typename Isa::I32* codes) {
   if constexpr (kWidth == 1) {
-    if constexpr (Isa::kLanes >= 8) __builtin_prefetch(lowest + ahead);
+    if constexpr (Isa::kLanes >= 8) prefetch(lowest + ahead);
     codes[0] = Isa::load(lowest);
   } else {
     constexpr int kHalf = kWidth / 2;

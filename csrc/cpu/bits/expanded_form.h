@@ -163,12 +163,12 @@ class ExpandedKernel {
     float* acc = piece.acc[first_token];
 #pragma GCC unroll 1
     for (int t = 0; t < kColumns / kPerToken; ++t) {
+      I32 total[kRows][kPerToken];
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
-        I32 columns[kPerToken];
-        for (int p = 0; p < kPerToken; ++p) columns[p] = Isa::load(totals + p * kTileRows + r * Isa::kLanes);
-        end.template add<kPerToken>(columns, x_sums, *x_scales, first_row + r * Isa::kLanes, acc);
+        for (int p = 0; p < kPerToken; ++p) total[r][p] = Isa::load(totals + p * kTileRows + r * Isa::kLanes);
       }
+      end.template add<kPerToken>(total, 0, x_sums, *x_scales, first_row, acc);
       totals += kPerToken * kTileRows;
       x_scales += piece.x_scale_stride;
       x_sums += kPerToken;

@@ -38,7 +38,14 @@ class Product {
         plane_stride_(x.k_blocks * kBlockBytes),
         column_stride_(x.k_blocks * kBlockInputs) {}
 
-  // One tile for all tokens.
+  // Tiles [begin, end) for all tokens.
+  void tiles(int64_t begin, int64_t end) const {
+    for (int64_t tile = begin; tile < end; ++tile) this->tile(tile);
+  }
+
+ private:
+  using I32 = typename Isa::I32;
+
   void tile(int64_t tile) const {
     const int64_t block_tokens = kBlockColumns / x_.per_token;
     for (int64_t token = 0; token < x_.tokens; token += block_tokens) {
@@ -61,9 +68,6 @@ class Product {
       }
     }
   }
-
- private:
-  using I32 = typename Isa::I32;
 
   static constexpr int kRegisterColumns = Isa::kAccumulators >= 16 ? 4 : 2;
   // Where four columns fit into the registers, expanding 1 or 2 planes saves fewer instructions than it
@@ -103,10 +107,8 @@ class Product {
                   [&](int row, const I32(&total)[Form::kRows][kColumns]) {
                     for (int t = 0; t < kTokens; ++t) {
                       const float x_scale = x_scales[t * x_groups_ + run.x_index()];
-                      for (int r = 0; r < Form::kRows; ++r) {
-                        run_end.template add<kPerToken>(total[r] + t * kPerToken, x_sums + t * kPerToken,
-                                                        x_scale, row + r * Isa::kLanes, acc[t]);
-                      }
+                      run_end.template add<kPerToken>(total, t * kPerToken, x_sums + t * kPerToken, x_scale,
+                                                      row, acc[t]);
                     }
                   });
       }

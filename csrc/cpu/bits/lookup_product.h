@@ -1,0 +1,160 @@
+// The product of one plane by table look-up: four bits select one of 16 sums of four activations.
+//
+// A `Lookup` says how an instruction set does that:
+//
+//   Isa               its traits
+//   kTableBytes       tables of one column for one block of 32 inputs
+//   kBias             every sum found is that much too large
+//   build             makes these tables
+//   kRows             row vectors that go through a run together
+//   add_blocks        adds twice the sums that up to kSumBlocks blocks find for them
+//
+// A table holds 8 times the codes it is made of. A stretch of inputs, as much as the stack holds of tables,
+// meets up to kGroupTiles tiles before the next stretch.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/bits/product.h"
+#include "cpu/isa/inline.h"
+
+namespace lowbit {
+namespace {
+
+constexpr int64_t kSumBlocks = 4;  // whose sums fit where a Lookup adds them up
+
+template <class Lookup>
+class LookupProduct : Product<typename Lookup::Isa, 1> {
+  using Base = Product<typename Lookup::Isa, 1>;
+
+ public:
+  using Base::Base;
+
+  // Tiles [begin, end) for all tokens.
+  void tiles(int64_t begin, int64_t end) const {
+    for (int64_t tile = begin; tile < end; tile += kGroupTiles) {
+      const int64_t count = smaller(kGroupTiles, end - tile);
+      int64_t token = 0;
+      if (x_.per_token == 2) {
+        for (; token < x_.tokens; ++token) group<1, 2>(tile, count, token);
+      } else {
+        for (; token + 2 <= x_.tokens; token += 2) group<2, 1>(tile, count, token);
+        if (token < x_.tokens) group<1, 1>(tile, count, token);
+      }
+    }
+  }
+
+ private:
+  using Isa = typename Lookup::Isa;
+  using I32 = typename Isa::I32;
+  using TileScales = typename Base::TileScales;
+  using Base::column_stride_;
+  using Base::finish;
+  using Base::runs_;
+  using Base::sum_activations;
+  using Base::tile_bits;
+  using Base::x_;
+  using Base::x_groups_;
+
+  static constexpr int64_t kGroupTiles = 32;
+  static constexpr int64_t kStretchBytes = 64 << 10;  // of tables
+  static constexpr int kRows = Lookup::kRows;
+  static constexpr int kPassRows = kRows * Isa::kLanes;
+
+  template <int kColumns>
+  struct State {
+    alignas(64) uint8_t tables[kStretchBytes];  // [blocks][columns][kTableBytes]
+    float acc[kGroupTiles][kColumns][kTileRows];
+    int32_t partial[kGroupTiles][kColumns][kTileRows];  // of a run that goes on in the next stretch
+  };
+
+  template <int kTokens, int kPerToken>
+  LOWBIT_NOINLINE void group(int64_t first_tile, int64_t count, int64_t first_token) const {
+    constexpr int kColumns = kTokens * kPerToken;
+    constexpr int64_t kStretch = kStretchBytes / (kColumns * Lookup::kTableBytes);
+    State<kColumns> state;
+    for (int64_t tile = 0; tile < count; ++tile) {
+      for (auto& token : state.acc[tile]) {
+        for (float& value : token) value = 0.0f;
+      }
+    }
+    const int8_t* const codes = x_.codes + first_token * kPerToken * column_stride_;
+    Runs run = runs_;
+    for (int64_t begin = 0; begin < x_.k_blocks; begin += kStretch) {
+      const int64_t end = smaller(begin + kStretch, x_.k_blocks);
+      uint8_t* tables = state.tables;
+      for (int64_t block = begin; block < end; ++block) {
+        for (int c = 0; c < kColumns; ++c, tables += Lookup::kTableBytes) {
+          Lookup::build(codes + c * column_stride_ + block * kBlockInputs, tables);
+        }
+      }
+      for (int64_t tile = 0; tile < count; ++tile) {
+        // Fetched ahead: what follows in memory or, in stretches, the same inputs of the next tile or the
+        // next inputs of the first.
+        const int64_t next = tile + 1 < count ? first_tile + tile + 1 : first_tile;
+        const int64_t ahead = end - begin == x_.k_blocks
+                                  ? kPrefetchBytes
+                                  : tile_bits(next) - tile_bits(first_tile + tile) +
+                                        (tile + 1 < count ? 0 : (end - begin) * kBlockBytes);
+        stretch<kTokens, kPerToken>(first_tile + tile, first_token, run, begin, end, ahead, state.tables,
+                                    state.acc[tile], state.partial[tile]);
+      }
+      while (!run.done() && run.end() <= end) run.next();
+    }
+    for (int64_t tile = 0; tile < count; ++tile) {
+      const TileScales scales(*this, first_tile + tile);
+      for (int t = 0; t < kTokens; ++t)
+        finish(first_tile + tile, first_token + t, scales, state.acc[tile][t]);
+    }
+  }
+
+  // Blocks [begin, end) of one tile; `run` is the run that `begin` lies in.
+  template <int kTokens, int kPerToken, int kColumns>
+  LOWBIT_INLINE void stretch(int64_t tile, int64_t first_token, Runs run, int64_t begin, int64_t end,
+                             int64_t ahead, const uint8_t* tables, float (&acc)[kColumns][kTileRows],
+                             int32_t (&partial)[kColumns][kTileRows]) const {
+    const TileScales scales(*this, tile);
+    const uint8_t* bits = tile_bits(tile) + begin * kBlockBytes;
+    const int32_t* const block_sums = x_.sums + first_token * kPerToken * x_.k_blocks;
+    const float* const x_scales = x_.scales + first_token * x_groups_;
+    for (int64_t block = begin; block < end; run.next()) {
+      const int64_t blocks = smaller(run.end(), end) - block;
+      const bool starts = block == run.begin(), ends = block + blocks == run.end();
+      const RunEnd<Isa> run_end = scales.end_of(run);
+      int32_t x_sums[kColumns], start[kColumns];
+      for (int c = 0; c < kColumns; ++c) {
+        x_sums[c] = sum_activations(block_sums + c * x_.k_blocks, run);
+        start[c] = -x_sums[c] - 2 * Lookup::kBias * static_cast<int32_t>(run.end() - run.begin());
+      }
+      for (int64_t row = 0; row < kTileRows; row += kPassRows) {
+        I32 total[kRows][kColumns];
+        for (int r = 0; r < kRows; ++r) {
+          for (int c = 0; c < kColumns; ++c) {
+            total[r][c] = starts ? Isa::set1(start[c]) : Isa::load(partial[c] + row + r * Isa::kLanes);
+          }
+        }
+        for (int64_t done = 0; done < blocks; done += kSumBlocks) {
+          Lookup::add_blocks(bits + done * kBlockBytes + row * 4, ahead,
+                             tables + done * kColumns * Lookup::kTableBytes,
+                             smaller(kSumBlocks, blocks - done), total);
+        }
+        if (ends) {
+          for (int t = 0; t < kTokens; ++t) {
+            run_end.template add<kPerToken>(total, t * kPerToken, x_sums + t * kPerToken,
+                                            x_scales[t * x_groups_ + run.x_index()], row, acc[t]);
+          }
+        } else {
+          for (int r = 0; r < kRows; ++r) {
+            for (int c = 0; c < kColumns; ++c) Isa::store(partial[c] + row + r * Isa::kLanes, total[r][c]);
+          }
+        }
+      }
+      block += blocks;
+      bits += blocks * kBlockBytes;
+      tables += blocks * kColumns * Lookup::kTableBytes;
+    }
+  }
+};
+
+}  // namespace
+}  // namespace lowbit
