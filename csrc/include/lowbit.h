@@ -224,6 +224,32 @@ LOWBIT_API lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vec
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);
 
+/* Attention of one token a sequence over keys and values as they lie in a cache; for engines of which nothing
+ * but attention stands between the linear layers.
+ *   out[b][h] = sum_p softmax_p(cap(scale * query[b][h] . keys[b][h * groups / heads][p])) values[..][p]
+ * over the p with seen[b][p] != 0; NaN where there is none. cap(s) = softcap * tanh(s / softcap), or s where
+ * softcap is 0. Sums are fp32. Strides are in elements; the last dimension has none. Positions that are not
+ * seen are not read, so that a sliding window costs what it holds. */
+typedef struct lowbit_attention_call {
+  int64_t batch;
+  int64_t heads, groups; /* of the query; of keys and values: a divisor of heads */
+  int64_t length;
+  int64_t width, value_width; /* of a key, of a value */
+  lowbit_dtype dtype;         /* of query, keys, values and out */
+  const void* query;          /* [batch][heads][width] */
+  int64_t query_stride[2];    /* of batch, head */
+  const void* keys;           /* [batch][groups][length][width] */
+  int64_t keys_stride[3];     /* of batch, group, position */
+  const void* values;         /* [batch][groups][length][value_width] */
+  int64_t values_stride[3];
+  const uint8_t* seen; /* [batch][length]; NULL: all are */
+  int64_t seen_stride; /* of batch */
+  float scale, softcap;
+  void* out; /* [batch][heads][value_width], without gaps */
+} lowbit_attention_call;
+
+LOWBIT_API lowbit_status lowbit_attention(const lowbit_attention_call* call);
+
 /* What the products above see of x, for references and tests: the same code computes it.
  *
  * Codes (activation_bits 0: precision fast or high) and their scales; x ~ codes * scales. A token with a

@@ -1,6 +1,7 @@
 // lowbit::codebook_{channel,scalar,vector}_linear: check and unpack the arguments, then call the C function.
 #include "torch/arguments.h"
 #include "torch/channel.h"
+#include "torch/compute.h"
 #include "torch/operators.h"
 #include "torch/tensor.h"
 
@@ -22,8 +23,8 @@ void codebook_channel_linear(StableIValue* stack, uint64_t, uint64_t) {
                {all.axis == 0 ? all.out_features : all.in_features});
   channel.labels = all.labels.data();
   compute(check, args, all.x, all.bias, all.out, all.out_features,
-          [&](auto* input, auto* bias_view, auto* y) {
-            return lowbit_codebook_channel_linear(&channel, input, bias_view, all.precision, y);
+          [channel, precision = all.precision](auto* input, auto* bias_view, auto* y) {
+            return lowbit_codebook_channel_linear(&channel, input, bias_view, precision, y);
           });
 }
 
@@ -53,9 +54,10 @@ void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
                   "the last of outlier_offsets must be the number of outliers");
   }
   const lowbit_precision precision = check.precision(all.precision);
-  compute(check, args, all.x, all.bias, all.out, out_features, [&](auto* input, auto* bias_view, auto* y) {
-    return lowbit_codebook_scalar_linear(&scalar, input, bias_view, precision, y);
-  });
+  compute(check, args, all.x, all.bias, all.out, out_features,
+          [scalar, precision](auto* input, auto* bias_view, auto* y) {
+            return lowbit_codebook_scalar_linear(&scalar, input, bias_view, precision, y);
+          });
 }
 
 template <bool kOut>
@@ -86,9 +88,10 @@ void codebook_vector_linear(StableIValue* stack, uint64_t, uint64_t) {
   vector.out_scales = all.out_scales.data();
   vector.dtype = c_dtype(all.codebooks.dtype());
   const lowbit_precision precision = check.precision(all.precision);
-  compute(check, args, all.x, all.bias, all.out, out_features, [&](auto* input, auto* bias_view, auto* y) {
-    return lowbit_codebook_vector_linear(&vector, input, bias_view, precision, y);
-  });
+  compute(check, args, all.x, all.bias, all.out, out_features,
+          [vector, precision](auto* input, auto* bias_view, auto* y) {
+            return lowbit_codebook_vector_linear(&vector, input, bias_view, precision, y);
+          });
 }
 
 LOWBIT_INSTANTIATE(codebook_channel_linear)

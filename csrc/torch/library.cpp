@@ -13,12 +13,18 @@ constexpr Operator kSiblings =
                     "int[] out_features, int[] group_sizes, int active_bits, int activation_bits, "
                     "int precision");
 
+// Of one token: what stands between the layers while a model decodes.
+constexpr Operator kAttention = LOWBIT_OPERATOR(
+    attention, "Tensor query, Tensor keys, Tensor values, Tensor? seen, float scale, float softcap");
+
 bool register_all() {
   const Registry registry("lowbit", "CPU", "csrc/torch/library.cpp");
   registry.define_operators();
   registry.implement_operators();
   registry.define(kSiblings);
   registry.implement(kSiblings);
+  registry.define(kAttention);
+  registry.implement(kAttention);
   return true;
 }
 

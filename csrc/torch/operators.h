@@ -17,6 +17,8 @@ template <bool kOut>
 void codebook_vector_linear(StableIValue* stack, uint64_t num_inputs, uint64_t num_outputs);
 template <bool kOut>
 void siblings_linear(StableIValue* stack, uint64_t num_inputs, uint64_t num_outputs);
+template <bool kOut>
+void attention(StableIValue* stack, uint64_t num_inputs, uint64_t num_outputs);
 
 }  // namespace lowbit::torch_ops
 

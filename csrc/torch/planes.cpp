@@ -1,6 +1,7 @@
 // lowbit::planes_linear: checks and unpacks the arguments, then calls lowbit_planes_linear.
 #include "torch/arguments.h"
 #include "torch/bits.h"
+#include "torch/compute.h"
 #include "torch/operators.h"
 
 namespace lowbit::torch_ops {
@@ -27,9 +28,10 @@ void planes_linear(StableIValue* stack, uint64_t, uint64_t) {
   const lowbit_precision precision = check.precision(all.precision);
 
   compute(check, args, all.x, all.bias, all.out, all.out_features,
-          [&](auto* input, auto* bias_view, auto* y) {
-            return lowbit_planes_linear(&bits, static_cast<int32_t>(all.active_bits), input,
-                                        static_cast<int32_t>(all.activation_bits), bias_view, precision, y);
+          [bits, active_bits = static_cast<int32_t>(all.active_bits),
+           activation_bits = static_cast<int32_t>(all.activation_bits),
+           precision](auto* input, auto* bias_view, auto* y) {
+            return lowbit_planes_linear(&bits, active_bits, input, activation_bits, bias_view, precision, y);
           });
 }
 

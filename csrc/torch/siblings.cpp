@@ -1,5 +1,6 @@
 // lowbit::siblings_linear: checks and unpacks the arguments, then calls lowbit_siblings_linear.
 #include "torch/bits.h"
+#include "torch/compute.h"
 #include "torch/mix.h"
 #include "torch/operators.h"
 
@@ -79,11 +80,12 @@ void siblings_linear(StableIValue* stack, uint64_t, uint64_t) {
     all_outputs += out_features[i];
   }
 
-  compute(check, args, x, Tensor(), out, all_outputs, [&](auto* input, auto*, auto* y) {
-    return lowbit_siblings_linear(parts.data(), biases.data(), static_cast<int32_t>(layers),
-                                  static_cast<int32_t>(active_bits), input,
-                                  static_cast<int32_t>(activation_bits), precision, y);
-  });
+  compute(check, args, x, Tensor(), out, all_outputs,
+          [parts = std::move(parts), biases = std::move(biases), active = static_cast<int32_t>(active_bits),
+           activation = static_cast<int32_t>(activation_bits), precision](auto* input, auto*, auto* y) {
+            return lowbit_siblings_linear(parts.data(), biases.data(), static_cast<int32_t>(parts.size()),
+                                          active, input, activation, precision, y);
+          });
 }
 
 LOWBIT_INSTANTIATE(siblings_linear)

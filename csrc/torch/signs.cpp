@@ -1,6 +1,7 @@
 // lowbit::signs_linear: checks and unpacks the arguments, then calls lowbit_signs_linear.
 #include "torch/arguments.h"
 #include "torch/bits.h"
+#include "torch/compute.h"
 #include "torch/operators.h"
 
 namespace lowbit::torch_ops {
@@ -45,7 +46,7 @@ void signs_linear(StableIValue* stack, uint64_t, uint64_t) {
   }
 
   compute(check, args, all.x, all.bias, all.out, all.out_features,
-          [&](auto* input, auto* bias_view, auto* y) {
+          [parts = std::move(parts), num_segments, precision](auto* input, auto* bias_view, auto* y) {
             return lowbit_signs_linear(parts.data(), static_cast<int32_t>(num_segments), input, bias_view,
                                        precision, y);
           });

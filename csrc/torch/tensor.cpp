@@ -1,17 +1,18 @@
 #include "torch/tensor.h"
 
 #include <array>
+#include <cstring>
 #include <stdexcept>
 
 namespace lowbit::torch_ops {
 namespace {
 
 // torch's own numbers of the dtypes, asked for once: they are not part of its interface.
-const std::array<int32_t, 8>& torch_codes() {
-  static const std::array<int32_t, 8> codes = {aoti_torch_dtype_float32(),  aoti_torch_dtype_float16(),
-                                               aoti_torch_dtype_bfloat16(), aoti_torch_dtype_uint8(),
-                                               aoti_torch_dtype_uint16(),   aoti_torch_dtype_int16(),
-                                               aoti_torch_dtype_int32(),    aoti_torch_dtype_int64()};
+const std::array<int32_t, 9>& torch_codes() {
+  static const std::array<int32_t, 9> codes = {
+      aoti_torch_dtype_float32(), aoti_torch_dtype_float16(), aoti_torch_dtype_bfloat16(),
+      aoti_torch_dtype_uint8(),   aoti_torch_dtype_uint16(),  aoti_torch_dtype_int16(),
+      aoti_torch_dtype_int32(),   aoti_torch_dtype_int64(),   aoti_torch_dtype_bool()};
   return codes;
 }
 
@@ -24,8 +25,8 @@ Dtype dtype_of(int32_t code) {
 }
 
 const char* name_of(Dtype dtype) {
-  constexpr const char* kNames[] = {"float32", "float16", "bfloat16", "uint8",      "uint16",
-                                    "int16",   "int32",   "int64",    "other dtype"};
+  constexpr const char* kNames[] = {"float32", "float16", "bfloat16", "uint8", "uint16",
+                                    "int16",   "int32",   "int64",    "bool",  "other dtype"};
   return kNames[static_cast<int>(dtype)];
 }
 
@@ -247,6 +248,13 @@ Tensor Arguments::optional_tensor() {
 
 int64_t Arguments::integer() {
   return static_cast<int64_t>(read(Kind::kPlain));
+}
+
+double Arguments::number() {
+  const StableIValue value = read(Kind::kPlain);
+  double number;
+  std::memcpy(&number, &value, sizeof number);
+  return number;
 }
 
 std::vector<int64_t> Arguments::integers() {

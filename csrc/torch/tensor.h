@@ -20,7 +20,7 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) {
 // A failing call of libtorch means a broken invariant, not a wrong argument: torch has printed the reason.
 void check_torch(AOTITorchError error, const char* call);
 
-enum class Dtype { kF32, kF16, kBF16, kU8, kU16, kI16, kI32, kI64, kOther };
+enum class Dtype { kF32, kF16, kBF16, kU8, kU16, kI16, kI32, kI64, kBool, kOther };
 int32_t torch_code(Dtype dtype);
 bool is_float(Dtype dtype);         // one of the three floating point types that the kernels read
 lowbit_dtype c_dtype(Dtype dtype);  // of a type for which is_float holds
@@ -94,6 +94,7 @@ class Arguments {
   Tensor tensor();
   Tensor optional_tensor();
   int64_t integer();
+  double number();
   std::vector<int64_t> integers();
   std::vector<Tensor> tensors();           // Tensor[]
   std::vector<Tensor> optional_tensors();  // Tensor?[]
@@ -146,6 +147,7 @@ class Input {
  public:
   explicit Input(const Tensor& x);
   const lowbit_input& view() const { return view_; }
+  bool is_borrowed() const { return !copy_.get(); }
 
  private:
   OwnedTensor copy_;
@@ -159,6 +161,8 @@ class Result {
   // `out` is empty for the functional operator.
   Result(const Tensor& x, int64_t out_features, const Tensor& out);
   const lowbit_output& view() const { return view_; }
+  // Whether the kernel writes where the result will be read.
+  bool is_in_place() const { return !out_ || !buffer_.get(); }
   // Leaves the operator's results on the stack.
   void finish(StableIValue* stack);
 
@@ -170,21 +174,5 @@ class Result {
 
 // Lets the kernels run on the threads torch would use; called before each of them.
 void follow_torch_threads();
-
-// Computes y after all other checks: call(x, bias, y) runs the kernel. `out` is the last argument of an _out
-// operator and empty for a functional one.
-template <typename Call>
-void compute(const Checker& check, Arguments& args, const Tensor& x, const Tensor& bias, const Tensor& out,
-             int64_t out_features, Call&& call) {
-  const lowbit_vector bias_view = check.bias(bias, out_features);
-  if (out) check.expect_output(out, x, out_features);
-  Result y(x, out_features, out);
-  if (x.rows() > 0) {
-    const Input input(x);
-    follow_torch_threads();
-    check.status(call(&input.view(), &bias_view, &y.view()));
-  }
-  y.finish(args.stack());
-}
 
 }  // namespace lowbit::torch_ops

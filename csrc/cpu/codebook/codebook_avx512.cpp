@@ -132,8 +132,6 @@ struct Vectors : isa::Avx512 {
       }
     }
   };
-
-  static LOWBIT_INLINE float horizontal_sum(F32 a) { return _mm512_reduce_add_ps(a); }
 };
 
 constexpr int32_t kQuadLanes = 4;

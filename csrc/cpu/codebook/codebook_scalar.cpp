@@ -59,8 +59,6 @@ struct Vectors : isa::Scalar {
       return values[(index >> kShift) & ((1u << kBits) - 1)];
     }
   };
-
-  static float horizontal_sum(F32 a) { return a; }
 };
 
 }  // namespace

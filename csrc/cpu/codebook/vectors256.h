@@ -103,12 +103,6 @@ struct Vectors256 : Base {
       }
     }
   };
-
-  static LOWBIT_INLINE float horizontal_sum(F32 a) {
-    __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
-  }
 };
 
 }  // namespace lowbit::codebook

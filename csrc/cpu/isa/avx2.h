@@ -73,6 +73,12 @@ struct Vectors256 {
   }
   static LOWBIT_INLINE F32 to_float(I32 a) { return _mm256_cvtepi32_ps(a); }
   static LOWBIT_INLINE I32 to_int(F32 a) { return _mm256_cvtps_epi32(a); }
+  static LOWBIT_INLINE F32 as_float(I32 a) { return _mm256_castsi256_ps(a); }
+  static LOWBIT_INLINE float horizontal_sum(F32 a) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  }
 
   static LOWBIT_INLINE F32 load_f16(const uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

@@ -97,6 +97,8 @@ struct Avx512 {
   static LOWBIT_INLINE F32 fabs(F32 a) { return _mm512_abs_ps(a); }
   static LOWBIT_INLINE F32 to_float(I32 a) { return _mm512_cvtepi32_ps(a); }
   static LOWBIT_INLINE I32 to_int(F32 a) { return _mm512_cvtps_epi32(a); }
+  static LOWBIT_INLINE F32 as_float(I32 a) { return _mm512_castsi512_ps(a); }
+  static LOWBIT_INLINE float horizontal_sum(F32 a) { return _mm512_reduce_add_ps(a); }
 
   static LOWBIT_INLINE F32 load_f16(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));

@@ -84,6 +84,8 @@ struct Neon {
   static LOWBIT_INLINE F32 fabs(F32 a) { return vabsq_f32(a); }
   static LOWBIT_INLINE F32 to_float(I32 a) { return vcvtq_f32_s32(a); }
   static LOWBIT_INLINE I32 to_int(F32 a) { return vcvtnq_s32_f32(a); }
+  static LOWBIT_INLINE F32 as_float(I32 a) { return vreinterpretq_f32_s32(a); }
+  static LOWBIT_INLINE float horizontal_sum(F32 a) { return vaddvq_f32(a); }
 
   static LOWBIT_INLINE F32 load_f16(const uint16_t* p) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));

@@ -81,6 +81,8 @@ struct Scalar {
   static LOWBIT_INLINE F32 fabs(F32 a) { return float_from_bits(float_bits(a) & 0x7fffffffu); }
   static LOWBIT_INLINE F32 to_float(I32 a) { return static_cast<float>(static_cast<int32_t>(a)); }
   static LOWBIT_INLINE I32 to_int(F32 a) { return static_cast<I32>(static_cast<int32_t>(std::nearbyint(a))); }
+  static LOWBIT_INLINE F32 as_float(I32 a) { return float_from_bits(a); }
+  static LOWBIT_INLINE float horizontal_sum(F32 a) { return a; }
 
   static LOWBIT_INLINE F32 load_f16(const uint16_t* p) { return fp16_to_float(*p); }
   static LOWBIT_INLINE F32 load_bf16(const uint16_t* p) { return bf16_to_float(*p); }

@@ -1,8 +1,7 @@
 """Attention of a single token over the cache as it lies there.
 
 transformers' own under torch.compile copies keys and values once for every query head that shares them, which
-costs more than everything else around the linear layers. Here the heads that share them are the rows of one
-query, which torch's fused attention takes as they are.
+costs more than everything else around the linear layers.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lowbit.errors import UnsupportedLayerError
+from lowbit.ops.attention import attention
 
 NAME = "lowbit_decode"
 _HARMLESS = (
@@ -41,9 +39,7 @@ def decode_attention(
     softcap: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """softmax(q k^T scaling + mask) v with fp32 sums; transformers' interface of attention functions.
-
-    softcap has no fused form: those models take operations that Inductor compiles.
+    """`lowbit.ops.attention` behind transformers' interface of attention functions.
 
     Args:
         query: [batch, heads, 1, width]; heads = shared * groups.
@@ -65,19 +61,9 @@ def decode_attention(
             found=", ".join(unknown) or f"{query.shape[2]} tokens at once, dropout {dropout}",
             allowed="grouped-query attention of one token, with mask, scaling and softcap",
         )
-    batch, heads, _, width = query.shape
-    groups = key.shape[1]
-    rows = query.reshape(batch, groups, heads // groups, width)
-    mask = None if attention_mask is None else attention_mask.reshape(batch, 1, 1, -1)
-    if softcap is None:
-        result = scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
-    else:
-        scale = width**-0.5 if scaling is None else scaling
-        scores = softcap * torch.tanh(rows.float() @ key.float().mT * (scale / softcap))
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        result = (scores.softmax(dim=-1) @ value.float()).to(query.dtype)
-    return result.reshape(batch, 1, heads, -1), None
+    batch = query.shape[0]
+    seen = None if attention_mask is None else attention_mask.reshape(batch, -1)
+    return attention(query, key, value, seen, scaling, softcap or 0.0).transpose(1, 2), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, decode_attention)

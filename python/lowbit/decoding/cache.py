@@ -16,14 +16,25 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
-BUCKET = 64  # positions; so often the compiled step is called with another length
+BUCKET = 256  # positions; so often the compiled step is called with another length
 
 
 class Buffers:
-    """The buffers of all layers, of the shapes that a prompt's cache has."""
+    """The buffers of all layers, of the shapes that a prompt's cache has, and the step's other inputs.
 
-    def __init__(self, prompt: DynamicCache, capacity: int) -> None:
+    They are the same tensors for every prompt, so that recordings of steps stay good.
+
+    Attributes:
+        keys, values: of every layer.
+        position: int64 [1], where the next token goes.
+        position_ids: int64 [batch, 1], what the model is told of it.
+    """
+
+    def __init__(self, prompt: DynamicCache, batch: int, capacity: int) -> None:
         self.capacity = capacity
+        self.position = torch.zeros(1, dtype=torch.int64)
+        self.position_ids = torch.zeros(batch, 1, dtype=torch.int64)
+        self._seen: dict[int, Tensor] = {}
         self.keys = [_room_for(keys, capacity) for keys in _states(prompt, "keys")]
         self.values = [_room_for(values, capacity) for values in _states(prompt, "values")]
 
@@ -32,6 +43,13 @@ class Buffers:
         given = (*_states(prompt, "keys"), *_states(prompt, "values"))
         for buffer, states in zip((*self.keys, *self.values), given, strict=True):
             buffer[:, :, : states.shape[2]] = states
+
+    def seen(self, mask: Tensor, length: int) -> Tensor:
+        """bool [batch, length], the front of the mask; one tensor for every length."""
+        if length not in self._seen:
+            self._seen[length] = torch.empty(len(mask), length, dtype=torch.bool)
+            torch._dynamo.mark_dynamic(self._seen[length], 1)
+        return self._seen[length].copy_(mask[:, :length])
 
 
 def _states(prompt: DynamicCache, name: str) -> list[Tensor]:

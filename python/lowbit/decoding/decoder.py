@@ -54,6 +54,11 @@ class FastDecoder:
         self._steps: dict[int, CompiledStep] = {}
         self._buffers: dict[int, Buffers] = {}
 
+    @property
+    def refusals(self) -> dict[int, str]:
+        """Batch sizes whose steps run through Python, which takes longer, and why they cannot be recorded."""
+        return {batch: step.refusal for batch, step in self._steps.items() if step.refusal is not None}
+
     def warm_up(self, batch_size: int = 1) -> float:
         """Compiles for this batch size unless that is done; returns the seconds it took."""
         if batch_size not in self.compile_seconds:
@@ -144,19 +149,18 @@ class _Run:
         self._seen = torch.ones(batch, self._capacity, dtype=torch.bool)
         if mask is not None:
             self._seen[:, :length] = mask.bool()
-        self._position_ids = self._seen[:, :length].cumsum(dim=1) - 1
-        self._position = torch.tensor([length - 1])
-        self._index = length - 1  # the same as a number
+        self._index = length - 1  # the last position seen
         self._read = self._seen[:, :0]
 
     def prefill(self) -> tuple[Tensor, Tensor]:
         """Runs the prompts through the model as it is, and keeps their keys and values."""
         decoder = self._decoder
         cache = DynamicCache()
+        position_ids = self._seen[:, : self._ids.shape[1]].cumsum(dim=1) - 1
         logits = decoder.model(
             input_ids=self._ids,
             attention_mask=self._mask,
-            position_ids=self._position_ids.clamp(min=0),
+            position_ids=position_ids.clamp(min=0),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
@@ -164,27 +168,28 @@ class _Run:
         batch = len(self._ids)
         buffers = decoder._buffers.get(batch)
         if buffers is None or buffers.capacity < self._capacity:
-            buffers = decoder._buffers[batch] = Buffers(cache, self._capacity)
+            buffers = decoder._buffers[batch] = Buffers(cache, batch, self._capacity)
         buffers.take(cache)
+        buffers.position.fill_(self._index)
+        buffers.position_ids.copy_(position_ids[:, -1:])
         self._buffers = buffers
-        self._position_ids = self._position_ids[:, -1:].contiguous()
         return logits, logits.argmax(dim=-1, keepdim=True)
 
     def step(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Takes the token after the last one."""
+        buffers = self._buffers
         self._index += 1
-        self._position += 1
-        self._position_ids += 1
+        buffers.position += 1
+        buffers.position_ids += 1
         if self._index >= self._read.shape[1]:
-            self._read = self._seen[:, : (self._index // BUCKET + 1) * BUCKET].contiguous()
-            torch._dynamo.mark_dynamic(self._read, 1)
+            self._read = buffers.seen(self._seen, (self._index // BUCKET + 1) * BUCKET)
         arguments = (
             tokens,
-            self._position,
-            self._position_ids,
+            buffers.position,
+            buffers.position_ids,
             self._read,
-            self._buffers.keys,
-            self._buffers.values,
+            buffers.keys,
+            buffers.values,
         )
         decoder = self._decoder
         batch = len(tokens)

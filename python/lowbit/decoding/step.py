@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, fx, nn
 from lowbit.decoding.attention import attention_of_a_token
 from lowbit.decoding.cache import step_cache
 from lowbit.decoding.fusion import FuseSiblings
+from lowbit.decoding.replay import NotReplayableError, Recorder, Replay
+from lowbit.decoding.sampling import most_likely
 from lowbit.errors import BackendError
 from lowbit.modules import QuantizedLinear
 
@@ -37,6 +40,40 @@ def require_compiler() -> None:
         ) from error
 
 
+@dataclass
+class Recording:
+    """A step that was recorded.
+
+    Attributes:
+        given: its arguments, as `_arguments` lists them. The tokens are its own; the next ones go there.
+        results: logits and most likely tokens; every replay leaves others.
+    """
+
+    given: list[Any]
+    replay: Replay
+    results: tuple[Tensor, Tensor]
+
+    def is_of(self, given: Sequence[Any]) -> bool:
+        """Whether a step with these arguments works on the same memory."""
+        return all(
+            now is before or (type(now) is int and now == before)
+            for now, before in zip(given[1:], self.given[1:], strict=True)
+        )
+
+    def check(self) -> None:
+        """Repeats the step, which writes the same keys and values to the same place.
+
+        Raises:
+            NotReplayableError: it leaves other results.
+        """
+        expected = [result.clone() for result in self.results]
+        for result in self.results:
+            result.zero_()
+        self.replay.play()
+        if not all(map(torch.equal, self.results, expected)):
+            raise NotReplayableError("a replay leaves other results than the step that was recorded")
+
+
 class CompiledStep:
     """The step of a model for one batch size. The first call compiles.
 
@@ -44,11 +81,22 @@ class CompiledStep:
     longer than all of the model but its linear layers. Here the first call notes what the compiled code was
     given, and later ones call that code directly. Whether the model is still the one it was compiled for is
     for `is_current` to say, once per generation.
+
+    One step for every number of positions that are read is recorded, and those after it are a replay: no
+    Python runs between layers.
+
+    Attributes:
+        recordings: by positions read.
+        refusal: why steps are not recorded; None if they are.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self.recordings: dict[int, Recording] = {}
+        self.refusal: str | None = None
         self._compiled: Compiled | None = None
+        self._graphs: list[Any] = []  # of Inductor, what `_compiled` runs in the end
+        self._recorder: Recorder | None = None
         self._inputs: list[Any] = []  # of the compiled code; the places that change are filled in every call
         self._places: list[tuple[int, int]] = []  # (position among the inputs, position among the arguments)
         self._outputs: tuple[int, int] = (0, 0)  # where logits and token are among the outputs
@@ -81,22 +129,57 @@ class CompiledStep:
             length and capacity may differ between calls, but not be equal in the first one.
 
         Returns:
-            Logits [batch, vocabulary] and the most likely tokens, int64 [batch, 1].
+            Logits [batch, vocabulary], good until the next call, and the most likely tokens,
+            int64 [batch, 1].
         """
         if self._compiled is None:
             return self._compile(tokens, position, position_ids, seen, keys, values)
         given = _arguments(tokens, position, position_ids, seen, keys, values)
+        recording = self.recordings.get(seen.shape[1])
+        if recording is None or not recording.is_of(given):
+            return self._record(given) if self.refusal is None else self._run(given)
+        recording.given[0].copy_(tokens)
+        recording.replay.play()
+        logits, token = recording.results
+        return logits, token.clone()
+
+    def _run(self, given: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        assert self._compiled is not None
         for place, argument in self._places:
             self._inputs[place] = given[argument]
         outputs = self._compiled(*self._inputs)
         logits, token = self._outputs
         return outputs[logits], outputs[token]
 
+    def _record(self, given: list[Any]) -> tuple[Tensor, Tensor]:
+        """Runs and records a step. The first one is replayed at once, and has to leave the same results."""
+        # Recordings of other buffers keep those, and will not be asked for again.
+        self.recordings = {
+            length: other for length, other in self.recordings.items() if other.given[-1] is given[-1]
+        }
+        given = [given[0].clone(), *given[1:]]
+        try:
+            (graph,) = self._graphs
+            first = self._recorder is None
+            if self._recorder is None:
+                self._recorder = Recorder(graph.current_callable)
+            with self._recorder.in_place_of(graph) as replay:
+                results = self._run(given)
+            recording = Recording(given, replay, results)
+            if first:
+                recording.check()
+        except NotReplayableError as reason:
+            self.refusal = str(reason)
+            return self._run(given)
+        self.recordings[given[3].shape[1]] = recording
+        logits, token = results
+        return logits, token.clone()
+
     def _compile(self, *step_arguments: Any) -> tuple[Tensor, Tensor]:
         calls: list[tuple[Compiled, Sequence[Any], Sequence[Tensor]]] = []
 
         def backend(graph: fx.GraphModule, examples: list[Any]) -> Compiled:
-            compiled = _compile_graph(graph, examples)
+            compiled = _compile_graph(graph, examples, self._graphs)
 
             def noted(*inputs: Any) -> Sequence[Tensor]:
                 outputs = compiled(*inputs)
@@ -128,8 +211,9 @@ class CompiledStep:
 def _compiled_for(model: nn.Module) -> tuple[list[object], list[object]]:
     """What compiled code of a model depends on: parts, told by identity, and values."""
     modules = list(model.modules())
-    parts = [*modules, *model.parameters(), *model.buffers()]
-    settings: list[object] = [
+    tensors = [*model.parameters(), *model.buffers()]
+    settings: list[object] = [tensor.data_ptr() for tensor in tensors]  # `model.to` moves them in place
+    settings += [
         (
             len(module._forward_hooks),
             len(module._forward_pre_hooks),
@@ -137,7 +221,7 @@ def _compiled_for(model: nn.Module) -> tuple[list[object], list[object]]:
         )
         for module in modules
     ]
-    return parts, settings
+    return [*modules, *tensors], settings
 
 
 def _step_of(model: Any) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -156,14 +240,19 @@ def _step_of(model: Any) -> Callable[..., tuple[Tensor, Tensor]]:
             past_key_values=step_cache(keys, values, position, seen.shape[1]),
             use_cache=True,
         ).logits[:, -1]
-        return logits, logits.argmax(dim=-1, keepdim=True)
+        return logits, most_likely(logits)
 
     # torch.compile keeps its results with the code object: every compilation gets one of its own.
     return types.FunctionType(step.__code__.replace(), globals(), step.__name__, None, step.__closure__)
 
 
-def _compile_graph(graph: fx.GraphModule, examples: list[Any]) -> Compiled:
-    from torch._inductor.compile_fx import compile_fx
+def _compile_graph(graph: fx.GraphModule, examples: list[Any], graphs: list[Any]) -> Compiled:
+    """Compiles, and adds what Inductor makes of the graph to `graphs`."""
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+
+    def inner_compile(*args: Any, **kwargs: Any) -> Any:
+        graphs.append(compile_fx_inner(*args, **kwargs))
+        return graphs[-1]
 
     patches: dict[str, Any] = {
         "post_grad_custom_pre_pass": FuseSiblings(),
@@ -171,7 +260,9 @@ def _compile_graph(graph: fx.GraphModule, examples: list[Any]) -> Compiled:
         "realize_opcount_threshold": 1,
         "cpp.threads": 1,
     }
-    compiled: Any = compile_fx(graph, examples, config_patches=patches)
+    # From the cache of whole graphs, nothing of Inductor would be seen here.
+    with torch._functorch.config.patch(enable_autograd_cache=False):
+        compiled: Any = compile_fx(graph, examples, inner_compile, config_patches=patches)
     return cast(Compiled, compiled)
 
 

@@ -41,9 +41,9 @@ def _load() -> str | None:
         torch.ops.load_library(str(LIBRARY))
     except OSError as error:
         return f"{LIBRARY} does not load with torch {torch.__version__}: {error}"
-    from lowbit.ops import codebook, planes, siblings, signs
+    from lowbit.ops import attention, codebook, planes, siblings, signs
 
-    for module in (signs, planes, codebook, siblings):
+    for module in (signs, planes, codebook, siblings, attention):
         module.register()
     return None
 

@@ -1,0 +1,72 @@
+"""Attention of one token over a cache, on the CPU: what stands between a decoder's layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lowbit.ops import _library, _registration
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    seen: Tensor | None = None,
+    scale: float | None = None,
+    softcap: float = 0.0,
+) -> Tensor:
+    """softmax(cap(scale query . keys)) values over the positions that are seen, with fp32 sums.
+
+    Native on the CPU: positions that are not seen are not read, so that a sliding window costs what it holds,
+    and the heads that share keys read them once. Elsewhere the same formula in torch. No gradient.
+
+    Args:
+        query: [batch, heads, 1, width].
+        keys: [batch, groups, length, width], values: [batch, groups, length, value_width]; heads is a
+            multiple of groups, and head h reads group h * groups // heads.
+        seen: bool [batch, length]; None: all.
+        scale: None: width ** -0.5.
+        softcap: c of cap(s) = c tanh(s / c); 0: none.
+
+    Returns:
+        [batch, heads, 1, value_width] of query's dtype; NaN where nothing is seen.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    native = query.device.type == "cpu" and query.dtype in DTYPES and _has_native()
+    if native and values.stride(-1) == keys.stride(-1) == query.stride(-1) == 1:
+        result: Tensor = torch.ops.lowbit.attention(query, keys, values, seen, scale, softcap)
+        return result
+    return _formula(query, keys, values, seen, scale, softcap)
+
+
+@torch.compiler.assume_constant_result  # torch.compile does not follow the lock
+def _has_native() -> bool:
+    return _library.load() is None
+
+
+def _formula(
+    query: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, scale: float, softcap: float
+) -> Tensor:
+    batch, heads, _, width = query.shape
+    groups = keys.shape[1]
+    rows = query.reshape(batch, groups, heads // groups, width).float()
+    scores = rows @ keys.float().mT * scale
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    if seen is not None:
+        scores = scores.masked_fill(~seen[:, None, None, :], float("-inf"))
+    result = scores.softmax(dim=-1) @ values.float()
+    return result.to(query.dtype).reshape(batch, heads, 1, -1)
+
+
+def register() -> None:
+    """Fakes of the native operator."""
+    for name, fake in (("attention", _fake), ("attention_out", _registration.fake_out)):
+        torch.library.register_fake(f"lowbit::{name}", fake)
+
+
+def _fake(query: Tensor, keys: Tensor, values: Tensor, *_: object) -> Tensor:
+    return query.new_empty(*query.shape[:3], values.shape[3])
