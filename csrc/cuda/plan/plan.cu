@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kPassColumns = 16;  // of a GEMV: B columns that share one reading of the weight
 constexpr int64_t kGemmColumns = 64;
-constexpr int64_t kGemmTokens = 256;  // beyond, the weight is expanded once for all of them
+constexpr int64_t kGemmTokens = 256;  // beyond, the weight is expanded once for all of them; not yet measured
 constexpr int64_t kTileColumns = 8;
 constexpr int32_t kMaxSplits = 16;  // of the inputs over blocks
 
@@ -28,9 +28,8 @@ constexpr int64_t kSharedBytes = 96 << 10;
 // bytes under way at one token, a coarser one leaves more warps to share the columns of a full pass.
 constexpr int64_t kTypicalTokens = 4;
 
-// Of the caller's matrix product: tiles of its result of 128 x 128, twice as many as multiprocessors, so that
-// the last turn of them costs little; and no more memory than this for rows in fp16, of which most then stays
-// in the second-level cache.
+// Rows that are expanded at a time: as many as give the caller's matrix product two tiles of its result,
+// 128 x 128, for every multiprocessor, so that its last turn costs little; and no more than fit this memory.
 constexpr int64_t kResultTile = 128;
 constexpr int64_t kResultTiles = 2;
 constexpr int64_t kTileBytes = 64 << 20;
