@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/balanced_for.h"
 #include "core/cpu_features.h"
 #include "core/half.h"
 #include "core/thread_pool.h"
@@ -63,8 +64,8 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
   if (const lowbit_status bad = active_isa(&isa)) return bad;
   const BitsKernels& kernels = bits_kernels(isa);
   const bool exact = precision == LOWBIT_EXACT && activation_bits == 0;
-  Prologue prologue(activation_kernels(isa), code_format(precision, activation_bits, x.cols), exact, segments,
-                    num_segments);
+  const CodeFormat format = code_format(precision, activation_bits, x.cols);
+  Prologue prologue(activation_kernels(isa), format, exact, segments, num_segments);
 
   int64_t tiles = 0;
   for (int32_t s = 0; s < num_segments; ++s) tiles += row_tiles(segments[s]);
@@ -81,29 +82,37 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
             each_its_own ? prologue.reserve(threads, threads) : prologue.run(x, first, first + rows)) {
       return bad;
     }
-    // The tiles of all segments in one loop: a small segment must not leave threads idle.
-    parallel_for(tiles, threads, [&](int64_t begin, int64_t end, int thread) {
+    // The tiles of all segments in one loop: a small segment must not leave threads idle. Cores are not
+    // equally fast, be it that a neighbour takes bandwidth from one, so a thread takes tiles from another
+    // where that costs no new preparations: neither of the token for another segment nor of tables.
+    const bool costly = exact || (each_its_own && prologue.sets() > 1);
+    const int64_t least = costly ? tiles : kernels.least_tiles(active_planes, rows * format.per_token);
+    balanced_for(tiles, threads, least, [&](Pieces& pieces, int thread) {
       const int64_t slot = each_its_own ? thread : 0;
-      int64_t column = 0, tile = 0;  // where the segment starts in y and among all tiles
-      for (int32_t s = 0; s < num_segments && tile < end; ++s) {
-        const int64_t from = std::max<int64_t>(begin - tile, 0);
-        const int64_t to = std::min(end - tile, row_tiles(segments[s]));
-        if (from < to) {
-          if (each_its_own && (tile + from == begin || prologue.sets() > 1)) {
-            prologue.prepare(x, first, s, slot, thread);
+      int32_t prepared = -1;  // the segment that the token in the slot is prepared for
+      for (int64_t begin, end; pieces.next(&begin, &end);) {
+        int64_t column = 0, tile = 0;  // where the segment starts in y and among all tiles
+        for (int32_t s = 0; s < num_segments && tile < end; ++s) {
+          const int64_t from = std::max<int64_t>(begin - tile, 0);
+          const int64_t to = std::min(end - tile, row_tiles(segments[s]));
+          if (from < to) {
+            if (each_its_own && (prepared < 0 || (prologue.sets() > 1 && prepared != s))) {
+              prologue.prepare(x, first, s, slot, thread);
+              prepared = s;
+            }
+            const Epilogue epilogue = epilogue_of(segments[s], prologue.gates(s, slot),
+                                                  bias_of(biases, s, column), y, first, column);
+            if (exact) {
+              kernels.product_exact(segments[s].bits, active_planes, prologue.float_columns(s, slot, rows),
+                                    epilogue, from, to);
+            } else {
+              kernels.product(segments[s].bits, active_planes, prologue.columns(s, slot, rows), epilogue,
+                              from, to);
+            }
           }
-          const Epilogue epilogue =
-              epilogue_of(segments[s], prologue.gates(s, slot), bias_of(biases, s, column), y, first, column);
-          if (exact) {
-            kernels.product_exact(segments[s].bits, active_planes, prologue.float_columns(s, slot, rows),
-                                  epilogue, from, to);
-          } else {
-            kernels.product(segments[s].bits, active_planes, prologue.columns(s, slot, rows), epilogue, from,
-                            to);
-          }
+          column += segments[s].bits.out_features;
+          tile += row_tiles(segments[s]);
         }
-        column += segments[s].bits.out_features;
-        tile += row_tiles(segments[s]);
       }
     });
   }

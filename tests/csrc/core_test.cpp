@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/balanced_for.h"
 #include "core/fp_control.h"
 #include "core/scratch.h"
 #include "core/thread_pool.h"
@@ -224,6 +225,48 @@ void instruction_sets() {
   EXPECT(std::string(lowbit_version()).find('.') != std::string::npos);
 }
 
+// All of [0, n) is computed, everything once.
+void pieces() {
+  for (const int64_t n : {1, 2, 7, 64, 1000}) {
+    for (const int threads : {1, 2, 3, 8, 200}) {
+      for (const int64_t least : {1, 5, 2000}) {
+        std::vector<std::atomic<int>> seen(n);
+        std::atomic<int> tasks{0};
+        lowbit::balanced_for(n, threads, least, [&](lowbit::Pieces& pieces, int chunk) {
+          ++tasks;
+          EXPECT(0 <= chunk && chunk < threads);
+          for (int64_t begin, end; pieces.next(&begin, &end);) {
+            EXPECT(begin < end && end <= n);
+            for (int64_t i = begin; i < end; ++i) ++seen[i];
+          }
+        });
+        EXPECT(1 <= tasks && tasks <= std::min<int64_t>(n, threads));
+        for (const auto& count : seen) EXPECT(count == 1);
+      }
+    }
+  }
+}
+
+// A thread whose pieces take long gets help.
+void pieces_of_others() {
+  std::atomic<int> left{31};  // all but the piece that waits for them
+  std::atomic<bool> helped{false};
+  lowbit::balanced_for(32, 2, 1, [&](lowbit::Pieces& pieces, int) {
+    for (int64_t begin, end; pieces.next(&begin, &end);) {
+      if (begin > 0) {
+        left -= static_cast<int>(end - begin);
+        continue;
+      }
+      const auto start = std::chrono::steady_clock::now();
+      while (left > 0 && std::chrono::steady_clock::now() - start < std::chrono::seconds(5)) {
+        std::this_thread::yield();
+      }
+      helped = left == 0;
+    }
+  });
+  EXPECT(helped);
+}
+
 }  // namespace
 
 int main() {
@@ -231,6 +274,8 @@ int main() {
   chunks();
   thread_counts();
   workers_run();
+  pieces();
+  pieces_of_others();
   concurrent_callers();
   survives_fork();
   host_lends_threads();

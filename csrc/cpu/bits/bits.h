@@ -70,6 +70,8 @@ struct BitsKernels {
                   int64_t tile_begin, int64_t tile_end);
   void (*product_exact)(const lowbit_bits& weight, int active_planes, const FloatColumns& x,
                         const Epilogue& epilogue, int64_t tile_begin, int64_t tile_end);
+  // Fewer tiles than this in a call to product() lose time to what it prepares for all of them.
+  int64_t (*least_tiles)(int active_planes, int64_t columns);
 };
 
 // Table of one instruction set. The caller has checked that this machine can run it.

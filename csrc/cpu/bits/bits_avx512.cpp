@@ -20,17 +20,24 @@ constexpr int64_t kLookupColumns = 2;
 // Tables of one tile alone cost more than they save.
 constexpr int64_t kLookupTiles = 2;
 
+bool by_lookup(int active_planes, int64_t columns) {
+  return active_planes == 1 && columns >= kLookupColumns;
+}
+
 void product(const lowbit_bits& weight, int active_planes, const Columns& x, const Epilogue& epilogue,
              int64_t tile_begin, int64_t tile_end) {
-  if (active_planes == 1 && x.tokens * x.per_token >= kLookupColumns &&
-      tile_end - tile_begin >= kLookupTiles) {
+  if (by_lookup(active_planes, x.tokens * x.per_token) && tile_end - tile_begin >= kLookupTiles) {
     return LookupProduct<Lookup512>(weight, x, epilogue).tiles(tile_begin, tile_end);
   }
   Table::product(weight, active_planes, x, epilogue, tile_begin, tile_end);
 }
 
+int64_t least_tiles(int active_planes, int64_t columns) {
+  return by_lookup(active_planes, columns) ? LookupProduct<Lookup512>::kLeastTiles : 1;
+}
+
 }  // namespace
 
-const BitsKernels kBitsAvx512 = {product, Table::product_exact};
+const BitsKernels kBitsAvx512 = {product, Table::product_exact, least_tiles};
 
 }  // namespace lowbit

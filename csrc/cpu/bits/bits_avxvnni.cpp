@@ -8,6 +8,6 @@ namespace lowbit {
 // Of a single plane, look-ups beat byte products for any number of tokens: benchmarks/NOTES.md.
 using Table = BitsTable<isa::AvxVnni, LookupProduct<Lookup256<isa::AvxVnni>>>;
 
-const BitsKernels kBitsAvxVnni = {Table::product, Table::product_exact};
+const BitsKernels kBitsAvxVnni = {Table::product, Table::product_exact, Table::least_tiles};
 
 }  // namespace lowbit

@@ -44,6 +44,10 @@ struct BitsTable {
       kernel.tiles(tile, smaller(Kernel::kGroupTiles, tile_end - tile));
     }
   }
+
+  static int64_t least_tiles(int active_planes, int64_t) {
+    return active_planes == 1 ? OnePlane::kLeastTiles : 1;
+  }
 };
 
 }  // namespace

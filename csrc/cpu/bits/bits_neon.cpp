@@ -4,6 +4,8 @@
 
 namespace lowbit {
 
-const BitsKernels kBitsNeon = {BitsTable<isa::Neon>::product, BitsTable<isa::Neon>::product_exact};
+using Table = BitsTable<isa::Neon>;
+
+const BitsKernels kBitsNeon = {Table::product, Table::product_exact, Table::least_tiles};
 
 }  // namespace lowbit

@@ -4,6 +4,8 @@
 
 namespace lowbit {
 
-const BitsKernels kBitsScalar = {BitsTable<isa::Scalar>::product, BitsTable<isa::Scalar>::product_exact};
+using Table = BitsTable<isa::Scalar>;
+
+const BitsKernels kBitsScalar = {Table::product, Table::product_exact, Table::least_tiles};
 
 }  // namespace lowbit

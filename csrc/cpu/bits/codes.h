@@ -26,9 +26,9 @@ constexpr int32_t byte_mask(int byte) {
   return static_cast<int32_t>(0x01010101u * static_cast<uint32_t>(byte));
 }
 
-// How far ahead of its loads a plane is fetched, and where to: the second cache, since the first is full of
-// what is used again, look-up tables above all. Where the planes of a tile are short, the processor's own
-// prefetcher finds a stream only when it is nearly over: then the same place in the next tile.
+// How far ahead of its loads a plane is fetched, and where to: the second cache. Where the planes of a tile
+// are short, the processor's own prefetcher finds a stream only when it is nearly over: then the same place
+// in the next tile.
 constexpr int64_t kPrefetchBytes = 8192;
 
 constexpr int64_t prefetch_distance(int planes, int64_t plane_stride) {

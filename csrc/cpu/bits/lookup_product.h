@@ -28,6 +28,8 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
   using Base = Product<typename Lookup::Isa, 1>;
 
  public:
+  static constexpr int64_t kLeastTiles = 32;  // which share tables, the work of one or two tiles
+
   using Base::Base;
 
   // Tiles [begin, end) for all tokens.
@@ -56,7 +58,7 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
   using Base::x_;
   using Base::x_groups_;
 
-  static constexpr int64_t kGroupTiles = 32;
+  static constexpr int64_t kGroupTiles = kLeastTiles;
   static constexpr int64_t kStretchBytes = 64 << 10;  // of tables
   static constexpr int kRows = Lookup::kRows;
   static constexpr int kPassRows = kRows * Isa::kLanes;

@@ -27,6 +27,8 @@ namespace {
 template <class Isa, int kPlanes>
 class Product {
  public:
+  static constexpr int64_t kLeastTiles = 1;
+
   Product(const lowbit_bits& weight, const Columns& x, const Epilogue& epilogue)
       : weight_(weight),
         x_(x),
