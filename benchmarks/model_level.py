@@ -17,7 +17,7 @@ import copy
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -42,6 +42,7 @@ from rivals import Missing, llama_cpp
 
 PROMPT_TOKENS = 16
 PREFILL_TOKENS = 512
+SPLIT_STEPS = 25  # that are timed part by part
 CONTEXT_STEPS = 16  # tokens decoded at every length
 LLAMA_TYPES = ("Q4_0", "Q1_0")
 
@@ -106,10 +107,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class Split:
-    """Milliseconds of a token of `fast_decode`: in lowbit's operators, by torch's profiler, and in all."""
+    """Milliseconds of a recorded step of `fast_decode`."""
 
     linears: float
-    total: float
+    attention: float
+    rest: float  # compiled by Inductor: norms, rotations, residuals, the most likely token
+
+    @property
+    def total(self) -> float:
+        return self.linears + self.attention + self.rest
 
 
 @dataclass
@@ -152,10 +158,11 @@ class Result:
                 found.append(markdown_table((f"ms/step, {title}", *map(str, sizes)), lines))
         if self.split:
             lines = [
-                (name, f"{part.total:.2f}", f"{part.linears:.2f}", f"{part.total - part.linears:.2f}")
+                (name, *(f"{ms:.2f}" for ms in (part.total, part.linears, part.attention, part.rest)))
                 for name, part in self.split.items()
             ]
-            found.append(markdown_table(("ms/token, profiled", "all", "linear layers", "the rest"), lines))
+            head = ("ms of a step, replayed", "all", "linear layers", "attention", "the rest")
+            found.append(markdown_table(head, lines))
         return found
 
 
@@ -184,18 +191,22 @@ def take_turns(
     return figures
 
 
-def split(decoder: FastDecoder, vocabulary: int, new_tokens: int) -> Split:
-    """Where a token's time goes; the profiler's own is in both figures."""
-    ids = prompt(vocabulary, 1, PROMPT_TOKENS)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
-        seconds = decode_seconds(decoder, ids, new_tokens)
-    # The prompt runs the same operators, once for many tokens: only calls for one token count.
-    events = [event for event in profiled.events() if event.name.startswith("lowbit::")]
-    if not events:
-        return Split(0.0, 1000 * seconds)
-    first_step = events[-1].time_range.end - 1e6 * seconds * (new_tokens - 1)
-    linears = sum(event.cpu_time_total for event in events if event.time_range.start >= first_step)
-    return Split(linears / (new_tokens - 1) / 1000, 1000 * seconds)
+def split(decoder: FastDecoder) -> Split:
+    """Where a step's time goes: the median of every call, at the positions that were last decoded."""
+    steps = [decoder.time_step() for _ in range(SPLIT_STEPS)]
+    names = [name for name, _ in steps[0]]
+    calls = [
+        1000 * median(seconds) for seconds in zip(*([s for _, s in step] for step in steps), strict=True)
+    ]
+
+    def spent(belongs: Callable[[str], bool]) -> float:
+        return sum(ms for name, ms in zip(names, calls, strict=True) if belongs(name))
+
+    return Split(
+        linears=spent(lambda name: "_linear" in name),
+        attention=spent(lambda name: "attention" in name),
+        rest=spent(lambda name: "_linear" not in name and "attention" not in name),
+    )
 
 
 def sweep_context(decoder: FastDecoder, vocabulary: int, lengths: Sequence[int]) -> dict[int, float]:
@@ -253,7 +264,7 @@ def measure(source: str, schemes: Sequence[lowbit.Scheme], given: argparse.Names
         "original",
         figures,
         missing,
-        {name: split(decoder, vocabulary, given.new_tokens) for name, decoder in decoders.items()},
+        {name: split(decoder) for name, decoder in decoders.items()},
         {name: sweep_context(decoder, vocabulary, given.contexts) for name, decoder in decoders.items()},
         {name: sweep_batch(decoder, vocabulary, given.batches) for name, decoder in decoders.items()},
     )

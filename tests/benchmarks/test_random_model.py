@@ -49,6 +49,6 @@ def test_script(tmp_path, tiny_model, capsys):  # noqa: F811
 
 def test_share_is_of_the_best_loop():
     reads = {"slow": [4.0, 4.0, 4.0], "fast": [3.0, 3.0, 9.0]}
-    result = random_model.Result("k", 8, 1, 0.0, [4.0, 6.0, 12.0], reads, random_model.Split(1.0, 2.0))
+    result = random_model.Result("k", 8, 1, 0.0, [4.0, 6.0, 12.0], reads, random_model.Split(1.0, 0.5, 0.5))
     assert result.best_read == "fast"
     assert result.share.value == 0.75

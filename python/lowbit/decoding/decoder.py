@@ -59,10 +59,25 @@ class FastDecoder:
         """Batch sizes whose steps run through Python, which takes longer, and why they cannot be recorded."""
         return {batch: step.refusal for batch, step in self._steps.items() if step.refusal is not None}
 
+    def time_step(self, batch_size: int = 1) -> list[tuple[str, float]]:
+        """Repeats the last recorded step of this batch size; compiles and records one if there is none.
+
+        Returns:
+            What ran, in its order: an operator, "compiled" or "Python", and its seconds.
+
+        Raises:
+            LowbitError: steps of this batch size cannot be recorded.
+        """
+        self.warm_up(batch_size)
+        step = self._steps[batch_size]
+        if step.refusal is not None:
+            raise LowbitError(f"steps for {batch_size} sequences are not recorded: {step.refusal}")
+        return [*step.recordings.values()][-1].replay.time()
+
     def warm_up(self, batch_size: int = 1) -> float:
         """Compiles for this batch size unless that is done; returns the seconds it took."""
         if batch_size not in self.compile_seconds:
-            self.generate(torch.zeros(batch_size, 1, dtype=torch.int64), max_new_tokens=2, eos_token_id=())
+            self.generate(torch.zeros(batch_size, 1, dtype=torch.int64), max_new_tokens=3, eos_token_id=())
         return self.compile_seconds[batch_size]
 
     @torch.inference_mode(False)  # its tensors stay with the decoder: they must be ordinary ones
