@@ -123,9 +123,10 @@ class Result:
         return [
             self.table(),
             f"{self.parameters / 1e9:.2f} G weights in linear layers, {self.weight_bytes / 1e6:.0f} MB with "
-            f"their scales. The best of {len(self.reads)} read loops over the same tensors. A step replayed part "
-            f"by part: {self.split.linears:.2f} ms in linear layers, {self.split.attention:.2f} in attention, "
-            f"{self.split.rest:.2f} in the rest. Compiling the step took {self.compile_seconds:.0f} s.",
+            f"their scales. The best of {len(self.reads)} read loops over the same tensors. A step replayed "
+            f"part by part: {self.split.linears:.2f} ms in linear layers, {self.split.attention:.2f} in "
+            f"attention, {self.split.rest:.2f} in the rest. Compiling the step took "
+            f"{self.compile_seconds:.0f} s.",
         ]
 
 
