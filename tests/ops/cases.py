@@ -262,7 +262,9 @@ def activations(m: int, k: int, dtype: torch.dtype, seed: int = 0, strides: str 
 
 
 def moved(x: Tensor, device: str) -> Tensor:
-    """A copy with the strides of x, where Tensor.to would close the gaps."""
+    """x on the device: a copy with its strides, where Tensor.to would close the gaps, but no history."""
+    if x.requires_grad:
+        return x.to(device)
     flat = x.new_empty(0).set_(x.untyped_storage()).to(device, copy=True)
     return flat.as_strided(x.shape, x.stride(), x.storage_offset())
 
