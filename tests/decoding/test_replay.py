@@ -113,6 +113,13 @@ def function_of(tmp_path: Path, body: str) -> Callable[[list[Any]], Any]:
     return function
 
 
+class Graph:
+    """Of Inductor, as far as a recorder sees it."""
+
+    def __init__(self, code: Callable[[list[Any]], Any]) -> None:
+        self.current_callable = code
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -124,14 +131,7 @@ def function_of(tmp_path: Path, body: str) -> Callable[[list[Any]], Any]:
 )
 def test_code_that_may_not_do_the_same_again(tmp_path: Path, body: str, reason: str) -> None:
     with pytest.raises(NotReplayableError, match=reason):
-        Recorder(function_of(tmp_path, body))
-
-
-class Graph:
-    """Of Inductor, as far as a recorder sees it."""
-
-    def __init__(self, code: Callable[[list[Any]], Any]) -> None:
-        self.current_callable = code
+        Recorder(Graph(function_of(tmp_path, body)))
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ class Graph:
 )
 def test_calls_that_cannot_be_recorded(tmp_path: Path, body: str, reason: str) -> None:
     graph = Graph(function_of(tmp_path, body))
-    recorder = Recorder(graph.current_callable)
-    with recorder.in_place_of(graph), pytest.raises(NotReplayableError, match=reason):
+    recorder = Recorder(graph)
+    with recorder.in_place(), pytest.raises(NotReplayableError, match=reason):
         graph.current_callable([torch.ones(2)])
 
 
@@ -152,10 +152,25 @@ def test_results_of_python_go_where_they_were(tmp_path: Path) -> None:
     graph = Graph(
         function_of(tmp_path, "    a, b = args\n    c = torch.ops.aten.add.Tensor(a, b)\n    return (c,)\n")
     )
-    recorder = Recorder(graph.current_callable)
+    recorder = Recorder(graph)
     a, b = torch.ones(2), torch.ones(2)
-    with recorder.in_place_of(graph) as replay:
+    with recorder.in_place() as replay:
         (result,) = graph.current_callable([a, b])
     a.fill_(5)
     replay.play()
     assert result.tolist() == [6, 6]
+
+
+def test_code_that_is_none_of_inductor_s(tmp_path: Path) -> None:
+    with pytest.raises(NotReplayableError, match="compiled code of type NoneType"):
+        Recorder(object())
+    graph = Graph(function_of(tmp_path, "    return args\n"))
+    (tmp_path / "generated.py").unlink()
+    with pytest.raises(NotReplayableError, match="cannot be read"):
+        Recorder(graph)
+
+
+def test_without_native_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lowbit.decoding.replay._library.load", lambda: "installed without native kernels")
+    with pytest.raises(NotReplayableError, match="installed without native kernels"):
+        Recorder(Graph(function_of(tmp_path, "    return args\n")))

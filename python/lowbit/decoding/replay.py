@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lowbit.decoding.tape import Tape
+from lowbit.ops import _library
 
 _STATEMENTS = (ast.Assign, ast.Expr, ast.Delete, ast.Return)
 _VIEWS = ("reinterpret_tensor",)
@@ -145,13 +146,19 @@ class Recorder:
     """Code of Inductor rewritten to record.
 
     Args:
-        code: the function that takes the list of arguments.
+        graph: what Inductor compiled; `graph.current_callable` takes the list of arguments.
 
     Raises:
-        NotReplayableError: there is something in it that this does not know.
+        NotReplayableError: there is something in the code that this does not know, or there are no native
+            operators.
     """
 
-    def __init__(self, code: Callable[[list[Any]], Sequence[Any]]) -> None:
+    def __init__(self, graph: Any) -> None:
+        failure = _library.load()
+        if failure is not None:
+            raise NotReplayableError(failure)
+        self._graph = graph
+        code = getattr(graph, "current_callable", None)
         function = getattr(code, "__func__", code)
         if not isinstance(function, types.FunctionType):
             raise NotReplayableError(f"compiled code of type {type(code).__name__}")
@@ -163,21 +170,24 @@ class Recorder:
         self._function: Callable[..., Sequence[Any]] = self._globals[function.__name__]
 
     @contextmanager
-    def in_place_of(self, graph: Any) -> Iterator[Replay]:
-        """Inductor's `graph` runs this instead meanwhile; yields what the run is recorded in."""
+    def in_place(self) -> Iterator[Replay]:
+        """The graph runs this instead meanwhile; yields what the run is recorded in."""
         replay = self._globals[_RECORDER] = Replay()
-        before = graph.current_callable
-        graph.current_callable = partial(self._function, self._owner) if self._owner else self._function
+        before = self._graph.current_callable
+        self._graph.current_callable = partial(self._function, self._owner) if self._owner else self._function
         try:
             yield replay
         finally:
-            graph.current_callable = before
+            self._graph.current_callable = before
             del self._globals[_RECORDER]
 
 
 def _source(function: types.FunctionType) -> ast.FunctionDef:
-    with open(function.__code__.co_filename) as file:
-        tree = ast.parse(file.read())
+    try:
+        with open(function.__code__.co_filename) as file:
+            tree = ast.parse(file.read())
+    except OSError as error:
+        raise NotReplayableError(f"the compiled code cannot be read: {error}") from error
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == function.__name__:
             return node

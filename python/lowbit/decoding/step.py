@@ -159,11 +159,12 @@ class CompiledStep:
         }
         given = [given[0].clone(), *given[1:]]
         try:
-            (graph,) = self._graphs
+            if len(self._graphs) != 1:
+                raise NotReplayableError(f"code in {len(self._graphs)} pieces")
             first = self._recorder is None
             if self._recorder is None:
-                self._recorder = Recorder(graph.current_callable)
-            with self._recorder.in_place_of(graph) as replay:
+                self._recorder = Recorder(self._graphs[0])
+            with self._recorder.in_place() as replay:
                 results = self._run(given)
             recording = Recording(given, replay, results)
             if first:
