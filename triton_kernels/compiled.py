@@ -21,8 +21,8 @@ class Launch:
             Pointers are aligned to 16 bytes, and so are the integers in `divisible`; constexprs are left out.
         constexprs: parameter -> value; None for a tensor that is absent.
         options: num_warps, num_stages.
-        weights: that one iteration of the hot loop of one program multiplies (rows x inputs of the tile); 0
-            for a kernel without weights.
+        weights: that one iteration of the hot loop of one program multiplies (rows x inputs of the tile), of
+            a GEMM for each of its tokens anew; 0 for a kernel without weights.
         divisible: integer arguments that are multiples of 16.
     """
 

@@ -20,6 +20,7 @@ class Gpu(NamedTuple):
 
     multiprocessors: int
     tuned: Mapping[str, tuning.Tiles] = MappingProxyType({})
+    capability: tuple[int, int] = (8, 0)  # for compute; on GPUs of other makers than NVIDIA this
 
 
 _assumed: ContextVar[Gpu | None] = ContextVar("assumed", default=None)
@@ -35,7 +36,8 @@ def _found(device: torch.device) -> Gpu:
     if device.type != "cuda":
         return Gpu(INTERPRETED_MULTIPROCESSORS)
     count = torch.cuda.get_device_properties(device).multi_processor_count
-    return Gpu(count, tuning.load(torch.cuda.get_device_name(device)))
+    capability = torch.cuda.get_device_capability(device) if torch.version.hip is None else (8, 0)
+    return Gpu(count, tuning.load(torch.cuda.get_device_name(device)), capability)
 
 
 def forget() -> None:

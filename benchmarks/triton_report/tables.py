@@ -26,6 +26,8 @@ CUDA = {
     "scalar, 4 bits, high, narrow": "scalar codebook of 4 bits, high, 8 columns",
 }
 
+MANY = "many tokens"
+
 
 def document(entries: Sequence[Entry], cuda: Sequence[dict[str, Any]]) -> str:
     of = {(item.launch, item.target): item for item in entries}
@@ -41,6 +43,10 @@ def document(entries: Sequence[Entry], cuda: Sequence[dict[str, Any]]) -> str:
                 "Thread instructions per weight and tile of columns, summed over the digits of a code; "
                 "beside them those of the CUDA C++ kernel for the same layer and columns, on sm_90.",
                 markdown_table(("kernel", *SHIPPED, "CUDA C++"), list(_rates(of, cuda))),
+                "## Hot loops for many tokens",
+                "Thread instructions per weight and token, of tiles of 32 to 128 tokens; summed over the "
+                "digits of a code.",
+                markdown_table(("kernel", *SHIPPED), list(_rates_of_many(of))),
                 "## Resources",
                 "Registers of a thread, by target; where any are spilled, bytes of stack in brackets. Shared "
                 "memory of a block on sm_90, in bytes.",
@@ -65,9 +71,16 @@ def _rates(of: dict[tuple[str, str], Entry], cuda: Sequence[dict[str, Any]]) -> 
     }
     for name in names(NVIDIA[0]):
         figures = [of[name, target].per_weight for target in SHIPPED]
-        if any(figures):
+        if any(figures) and not name.endswith(MANY):
             beside = known.get(CUDA.get(name, ""))
             yield (name, *map(_number, figures), _number(beside))
+
+
+def _rates_of_many(of: dict[tuple[str, str], Entry]) -> Any:
+    for name in names(NVIDIA[0]):
+        if name.endswith(MANY):
+            figures = (of[name, target].per_weight for target in SHIPPED)
+            yield (name, *("" if figure is None else f"{figure:.3f}" for figure in figures))
 
 
 def _resources(of: dict[tuple[str, str], Entry], targets: Sequence[str]) -> Any:

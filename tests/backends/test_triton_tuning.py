@@ -15,7 +15,7 @@ from lowbit import tuning
 from lowbit.backends import triton_tune
 from lowbit.formats import PRECISIONS
 from lowbit.modules import make_linear
-from lowbit.schemes import BipolarInt, ScalarCodebook, Scheme
+from lowbit.schemes import BipolarInt, ChannelCodebook, ScalarCodebook, Scheme, VectorCodebook
 from lowbit.triton_kernels import gpu as described
 from lowbit.triton_kernels.bits.config import config
 from lowbit.triton_kernels.codebook.plan import plan
@@ -170,10 +170,10 @@ def test_plans_obey() -> None:
 
 
 def test_what_is_computed_otherwise_is_another_product() -> None:
-    def product(scheme: Scheme, precision: str = "high") -> str:
+    def product(scheme: Scheme, precision: str = "high", dtype: torch.dtype = torch.float32) -> str:
         packed = scheme.quantize(torch.randn(16, 256))
-        module = make_linear(packed, scheme=scheme, precision=precision, backend="triton")
-        (key,) = triton_tune.products(lambda: module(torch.ones(1, 256)), CPU)
+        module = make_linear(packed, dtype=dtype, scheme=scheme, precision=precision, backend="triton")
+        (key,) = triton_tune.products(lambda: module(torch.ones(1, 256, dtype=dtype)), CPU)
         return key
 
     quantised = BipolarInt(weight_bits=4, activation_bits=4)
@@ -184,6 +184,9 @@ def test_what_is_computed_otherwise_is_another_product() -> None:
         *(product(BipolarInt(weight_bits=4), precision) for precision in ("fast", "exact")),
         product(quantised),
         *(product(ScalarCodebook(), precision) for precision in PRECISIONS),
+        # float32 activations are two columns of float16.
+        *(product(ChannelCodebook(4, rank=0), dtype=dtype) for dtype in (torch.float16, torch.float32)),
+        *(product(VectorCodebook(), dtype=dtype) for dtype in (torch.float16, torch.float32)),
     ]
     assert len(set(found)) == len(found)
     assert product(quantised, "fast") == product(quantised)
@@ -194,13 +197,14 @@ def test_the_gpu_is_described_with_its_file(monkeypatch: pytest.MonkeyPatch) -> 
         multi_processor_count = 108
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: GPU)
     device = torch.device("cuda", 0)
     described.forget()
-    assert gpu_of(device) == Gpu(108, {})
+    assert gpu_of(device) == Gpu(108, {}, (9, 0))
     tuning.store(GPU, {CODEBOOK: Tiles(8)})
     described.forget()
-    assert gpu_of(device) == Gpu(108, {CODEBOOK: Tiles(8)})
+    assert gpu_of(device) == Gpu(108, {CODEBOOK: Tiles(8)}, (9, 0))
     described.forget()
 
 

@@ -24,6 +24,7 @@ TARGETS = ("sm_80", "sm_90", "sm_100")
 WATCHED = (
     "signs, BinaryMoS, high, 8 tokens",
     "planes, W4 g128, high, 8 tokens",
+    "signs, g128, fast, many tokens",
     "scalar, 3 bits, high, narrow",
     "vector, 1 x 8, high, narrow",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,6 +45,10 @@ def make(
 ) -> TritonLayer:
     layer = cases.make(kind, n, k, seed, **options)
     return TritonLayer(layer.packed, layer.bias, one_bit_digits, target=targets.TRITON)
+
+
+def without_offsets(packed: Planes) -> Planes:
+    return replace(packed, offsets=None)
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

@@ -4,7 +4,7 @@ What `lowbit tune` has measured on the GPU goes before them.
 
 The numbers come from the compiled code. 128 rows in four warps amortise the fragments of the activations
 (0.51 thread-instructions per one-bit weight at 16 columns on sm_80, 0.59 with eight warps or with 64 rows).
-Wider tiles than 16 columns spill, or cost as much per column.
+Wider tiles than 16 columns spill, or cost as much per column; for many tokens there is another kernel.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..gpu import Gpu
 
 SPAN_INPUTS = 1024
 GEMV_TOKENS = 16  # up to here a row of y has the same bits whatever the number of tokens
+GEMV_COLUMNS = 32  # beyond GEMV_TOKENS: more than that are a GEMM
 PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
@@ -25,6 +26,7 @@ class Config(NamedTuple):
     Rows are cut into splits of `split_spans` times 1024 inputs.
     """
 
+    kernel: str  # "product", "gemm" or "exact"
     block_rows: int
     block_columns: int
     warps: int
@@ -47,6 +49,7 @@ def config(
     form: str,
     widths: Sequence[int] = (1,),
     scales: str = "",
+    offsets: bool = False,
 ) -> Config:
     """How to compute a product with `segments` rows of in_features inputs.
 
@@ -56,8 +59,11 @@ def config(
         form: "integers" (sums over whole rows), "scaled" (sums leave the integers inside a row) or "exact".
         widths: bits of the digits.
         scales: those inside a row, in words; only measured tiles depend on them.
+        offsets: whether there are offsets inside a row.
     """
     columns = tokens * columns_per_token
+    if form != "exact" and tokens > GEMV_TOKENS and columns > GEMV_COLUMNS:
+        return _gemm(segments, in_features, columns, columns_per_token, gpu, form, len(widths), offsets)
     # Digits of several bits are multiplied several blocks at a time, which are one stage; scales inside a row
     # need the registers that addresses of a third stage take.
     stages = 3 if form == "integers" and max(widths) == 1 else 2
@@ -76,10 +82,46 @@ def config(
     programs = row_tiles(segments, rows)
     if tokens > GEMV_TOKENS:
         programs *= -(-columns // width)
-    spans = -(-in_features // SPAN_INPUTS)
     wanted = -(-per_multiprocessor * gpu.multiprocessors // programs)
+    kernel = "exact" if form == "exact" else "product"
+    return Config(kernel, rows, width, warps, stages, *_splits(in_features, wanted))
+
+
+def _gemm(
+    segments: Sequence[int],
+    in_features: int,
+    columns: int,
+    columns_per_token: int,
+    gpu: Gpu,
+    form: str,
+    digits: int,
+    offsets: bool,
+) -> Config:
+    """Tiles that reuse weights and columns, as large as registers allow.
+
+    128 x 128 spill with offsets, and with several digits if each has sums of its own or all sums, of one
+    column per token, are converted. These spill on sm_90 anyway, where a thread has parts of 64 columns
+    instead of 16. A program has a multiprocessor for itself; rows are split where at least half of those have
+    none.
+    """
+    rows, width, warps, stages = 128, 128, 8, 2
+    converted = form == "scaled" and columns_per_token == 1
+    crowded = offsets or (digits > 1 and (converted or form == "integers"))
+    if columns <= 64 or crowded:
+        width = 64
+        stages = 2 if crowded or converted else 3
+    elif converted and gpu.capability[0] == 9:
+        rows, warps = 64, 4
+    programs = row_tiles(segments, rows) * -(-columns // width)
+    wanted = max(1, gpu.multiprocessors // programs)
+    return Config("gemm", rows, width, warps, stages, *_splits(in_features, wanted))
+
+
+def _splits(in_features: int, wanted: int) -> tuple[int, int]:
+    """Spans of a split, and how many there are: `wanted` of them if the row has as many spans."""
+    spans = -(-in_features // SPAN_INPUTS)
     split_spans = -(-spans // min(wanted, spans))
-    return Config(rows, width, warps, stages, split_spans, -(-spans // split_spans))
+    return split_spans, -(-spans // split_spans)
 
 
 def prologue_blocks(in_features: int, experts: int) -> tuple[int, int]:

@@ -102,6 +102,54 @@ def finish(
 
 
 @triton.jit
+def leave(
+    total,
+    rows,
+    end,
+    set_,
+    token,
+    column,
+    scales,
+    offsets,
+    token_scales,
+    rests,
+    sums,
+    gates,
+    out_scales,
+    bias,
+    y,
+    tokens,
+    out_features,
+    factor,
+    EXPERTS: tl.constexpr,
+    INTEGERS: tl.constexpr,
+    GROUP_UNITS: tl.constexpr,
+    PER_TOKEN: tl.constexpr,
+    SPLIT: tl.constexpr,
+):
+    """Stores a tile, finished, or where SPLIT as part program_id(2) of the sums [splits, across, rows].
+
+    Args:
+        total: sums, int32 of columns where INTEGERS, else float32 of tokens, scaled as far as `finish` says.
+        token, column: numbers of the tile's; those that do not exist are not stored.
+        y: or the parts.
+        GROUP_UNITS: 0 where no row has more than one scale.
+    """
+    if SPLIT:
+        width = tl.cast(tokens, tl.int64) * (PER_TOKEN if INTEGERS else 1)
+        across = column if INTEGERS else token
+        at = y + (tl.program_id(2) * width + across)[None, :] * out_features + rows[:, None]
+        tl.store(at, total, (rows < end)[:, None] & (across < width)[None, :])
+    else:
+        finish(
+            join_columns(total.to(tl.int64), PER_TOKEN) if INTEGERS else total,
+            rows, end, set_, token, scales, offsets, token_scales, rests, sums, gates, out_scales, bias, y,
+            tokens, out_features, factor, EXPERTS, INTEGERS, scales is not None and GROUP_UNITS == 0,
+            GROUP_UNITS == 0 and not INTEGERS,
+        )  # fmt: skip
+
+
+@triton.jit
 def combine(
     partials,
     scales,

@@ -13,6 +13,7 @@ from ..compiled import Launch
 from ..gpu import INTERPRETED_MULTIPROCESSORS, Gpu
 from .call import Call
 from .config import SPAN_INPUTS
+from .gemm import gemm
 from .layer import BitsLayer
 from .linear import calls
 from .product import product
@@ -22,11 +23,12 @@ _FEATURES = 8192
 _GPU = Gpu(INTERPRETED_MULTIPROCESSORS)
 _FAST, _HIGH, _EXACT = range(len(PRECISIONS))
 _EXPERTS = 4
+_MANY = 4096
 
 
 def launches(capability: tuple[int, int]) -> list[Launch]:
-    """Every form of the kernels; the same on all targets."""
-    return [*_signs(), *_planes()]
+    """Every form of the kernels."""
+    return [*_signs(), *_planes(), *_gemms(Gpu(INTERPRETED_MULTIPROCESSORS, capability=capability))]
 
 
 def _signs() -> Iterator[Launch]:
@@ -64,6 +66,28 @@ def _planes() -> Iterator[Launch]:
     yield last.ahead_of_time("planes, W4 g128, high, sum of splits")
 
 
+def _gemms(gpu: Gpu) -> Iterator[Launch]:
+    """For many tokens, of which one column tile has 64 or 128."""
+    layers = {
+        "signs, BinaryMoS": _layer(1, -1, experts=_EXPERTS),
+        "signs, g128": _layer(1, 128),
+        "planes, W3 g128": _layer(3, 128),
+        "planes, W4 g128": _layer(4, 128),
+        "planes, W4 g128 with offsets": _layer(4, 128, offsets=True),
+        "planes, W4 g32": _layer(4, 32),
+        "planes, W8 g128": _layer(8, 128),
+    }
+    for name, layer in layers.items():
+        for precision in (_HIGH, _FAST):
+            kind = Kind(precision, 0)
+            yield _product(f"{name}, {PRECISIONS[precision]}, many tokens", layer, kind, _MANY, gpu)
+    name = "planes, W4 g128, high, tile of 32, many tokens"
+    yield _product(name, layers["planes, W4 g128"], Kind(_HIGH, 0), 32, gpu)
+    for bits in (4, 8):
+        name = f"planes, W{bits}A{bits}, many tokens"
+        yield _product(name, _layer(bits, -1), Kind(_HIGH, bits), _MANY, gpu)
+
+
 def _layer(
     bits: int, group_size: int, *, experts: int = 0, offsets: bool = False, one_bit: bool = False
 ) -> BitsLayer:
@@ -88,14 +112,16 @@ def _layer(
     )
 
 
-def _calls(layer: BitsLayer, kind: Kind, tokens: int) -> list[Call]:
+def _calls(layer: BitsLayer, kind: Kind, tokens: int, gpu: Gpu = _GPU) -> list[Call]:
     x, y = (torch.empty(tokens, _FEATURES, dtype=torch.float16, device="meta") for _ in range(2))
-    return calls(x, layer, kind, y, _GPU)
+    return calls(x, layer, kind, y, gpu)
 
 
-def _product(name: str, layer: BitsLayer, kind: Kind, tokens: int) -> Launch:
-    call = _calls(layer, kind, tokens)[1]
+def _product(name: str, layer: BitsLayer, kind: Kind, tokens: int, gpu: Gpu = _GPU) -> Launch:
+    call = _calls(layer, kind, tokens, gpu)[1]
     inputs = call.constexprs["UNIT"]
+    if call.kernel is gemm:
+        inputs *= call.constexprs["BLOCK_COLUMNS"] // call.constexprs["PER_TOKEN"]
     if call.kernel is product:
         # The loop of the first digit takes a span at a time, or half of it.
         halved = call.constexprs["HALVED"] and layer.widths[0] > 1

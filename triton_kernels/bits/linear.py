@@ -13,6 +13,7 @@ from .call import Call
 from .config import SPAN_INPUTS, Config, config, row_tiles
 from .epilogue import combine
 from .exact import exact
+from .gemm import gemm
 from .layer import BitsLayer
 from .product import product
 from .staging import GROUP_INPUTS, Columns, Kind, stage
@@ -44,7 +45,10 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[
         form, unit = "integers", 128
     integers = form == "integers"
     scales = _scales(layer, kind)
-    plan = config(layer.segments, layer.in_features, tokens, kind.columns, gpu, form, layer.widths, scales)
+    offsets = layer.grouped and layer.offsets is not None
+    plan = config(
+        layer.segments, layer.in_features, tokens, kind.columns, gpu, form, layer.widths, scales, offsets
+    )
     columns, prologue = stage(x, layer, kind, unit if layer.grouped else 0, integers)
     if plan.splits == 1:
         return [prologue, _product(y, layer, kind, columns, plan, unit, integers)]
@@ -108,6 +112,11 @@ def _product(
     if kind.exact:
         constexprs |= {"BITS": layer.bits, "DROPPED": layer.dropped_bits}
         return Call(exact, grid, (*weights, *ends, *sizes), constexprs, options)
+    constexprs |= {"TOKEN_GROUPS": kind.by_groups, "INTEGERS": integers, "PER_TOKEN": kind.columns}
+    prepared = (columns.token_scales, columns.rests, columns.sums)
+    arguments = (*weights, *prepared, *ends, *sizes, _factor(layer, integers))
+    if plan.kernel == "gemm":
+        return Call(gemm, grid, arguments, constexprs, options)
     # Registers do not hold the scales of a span, or not of a whole one, beside all the rest: one-bit digits
     # with 16 columns have the most sums.
     crowded = plan.block_columns > 8 and 1 in layer.widths
@@ -121,15 +130,10 @@ def _product(
     )
     heavy = quads or (layer.grouped and layer.offsets is not None) or len(layer.widths) > 1
     constexprs |= {
-        "TOKEN_GROUPS": kind.by_groups,
-        "INTEGERS": integers,
-        "PER_TOKEN": kind.columns,
         "QUADS": quads,
         "HALVED": heavy and not integers,
         "ROW_PARTS": 2 if plan.block_rows >= 32 * plan.warps and not crowded else 1,
     }
-    prepared = (columns.token_scales, columns.rests, columns.sums)
-    arguments = (*weights, *prepared, *ends, *sizes, _factor(layer, integers))
     return Call(product, grid, arguments, constexprs, options)
 
 

@@ -1,4 +1,4 @@
-"""Products of integer activations with digit blocks: GEMV and, with wider tiles, GEMM.
+"""Products of integer activations with digit blocks for few tokens: GEMV.
 
     program (column tile, row tile, split)    BLOCK_ROWS x BLOCK_COLUMNS sums over the spans of one split
 
@@ -14,7 +14,7 @@ Nothing is masked in the loops but columns: rows beyond the last one repeat it, 
 import triton
 import triton.language as tl
 
-from .epilogue import finish, join_columns, segment_of
+from .epilogue import join_columns, leave, segment_of
 from .fields import field_of, start_of, value_of
 
 SPAN_INPUTS = tl.constexpr(1024)  # what splits are made of
@@ -115,7 +115,7 @@ def _scaled_pass(
                 group = block * FIELDS + field
                 at = inputs[None, :] + (group * BYTES + within * UNIT + byte)[:, None]
                 part = field_of(packed, field, WIDTH)
-                value = _unit_sums(part, tl.load(at, exist[None, :], 0), PER_TOKEN)
+                value = unit_sums(part, tl.load(at, exist[None, :], 0), PER_TOKEN)
                 if TOKEN_GROUPS:
                     scale = tl.load(token_scales + group, tokens_exist, 0.0)
                 own_scale = (scale * 0.5 ** (WIDTH * field))[None, :]
@@ -132,18 +132,18 @@ def _scaled_pass(
                             if QUADS:
                                 offset = _of_quad(offset_quads, i * FIELDS + field, offsets)
                             else:
-                                offset = _of_rows(offsets, row_groups, own_group).to(tl.float32)
+                                offset = of_rows(offsets, row_groups, own_group).to(tl.float32)
                             value += offset[:, None] * tl.load(sums + unit, tokens_exist, 0.0)[None, :]
                     if QUADS:
                         row_scale = _of_quad(scale_quads, i * FIELDS + field, scales)
                     else:
-                        row_scale = _of_rows(scales, row_groups, own_group).to(tl.float32)
+                        row_scale = of_rows(scales, row_groups, own_group).to(tl.float32)
                     total += value * row_scale[:, None]
     return total
 
 
 @triton.jit
-def _of_rows(values, row_groups, group):
+def of_rows(values, row_groups, group):
     """values[row][group] of all rows; their first groups are at the places row_groups, one tensor a part.
 
     Of tensors smaller than the threads each thread loads what it needs; larger ones would go through shared
@@ -162,9 +162,9 @@ def _quads(values, row_groups, group):
     """The 16-bit values of groups `group` .. `group` + 3 of all rows, int64, the first lowest."""
     words = values.to(tl.pointer_type(tl.int64), bitcast=True)
     if len(row_groups) == 1:
-        return _of_rows(words, (row_groups[0] // 4,), group // 4)
+        return of_rows(words, (row_groups[0] // 4,), group // 4)
     else:
-        return _of_rows(words, (row_groups[0] // 4, row_groups[1] // 4), group // 4)
+        return of_rows(words, (row_groups[0] // 4, row_groups[1] // 4), group // 4)
 
 
 @triton.jit
@@ -175,7 +175,7 @@ def _of_quad(quads, PLACE: tl.constexpr, values):
 
 
 @triton.jit
-def _unit_sums(part, own, PER_TOKEN: tl.constexpr):
+def unit_sums(part, own, PER_TOKEN: tl.constexpr):
     """Products of a field with 128 codes, float32 [rows, tokens]."""
     if PER_TOKEN == 1:
         start = start_of(part.shape[0], own.shape[1])
@@ -238,7 +238,7 @@ def product(
         GROUP_UNITS: units of a scale; 0: the row has one scale at most.
         QUADS: a scale has 128 inputs, and a span 8 scales: they are read four at a time.
         HALVED: loops take half a span at a time, where digits have several bits, else a whole one.
-        ROW_PARTS: parts in which the scales of rows are read (1 or 2), see `_of_rows`.
+        ROW_PARTS: parts in which the scales of rows are read (1 or 2), see `of_rows`.
         INTEGERS: sums are int32 over the whole row.
     """
     BYTES: tl.constexpr = 128  # of a block
@@ -303,18 +303,7 @@ def product(
             )
         blocks += count * BYTES
 
-    if SPLIT:
-        row, across, width_ = (
-            rows,
-            column if INTEGERS else token,
-            columns if INTEGERS else tl.cast(tokens, tl.int64),
-        )
-        at = y + (tl.program_id(2) * width_ + across)[None, :] * out_features + row[:, None]
-        tl.store(at, total, (rows < end)[:, None] & (across < width_)[None, :])
-    else:
-        finish(
-            join_columns(total.to(tl.int64), PER_TOKEN) if INTEGERS else total,
-            rows, end, set_, token, scales, offsets, token_scales, rests, sums, gates, out_scales, bias, y,
-            tokens, out_features, factor, EXPERTS, INTEGERS, scales is not None and GROUP_UNITS == 0,
-            GROUP_UNITS == 0 and not INTEGERS,
-        )  # fmt: skip
+    leave(
+        total, rows, end, set_, token, column, scales, offsets, token_scales, rests, sums, gates, out_scales,
+        bias, y, tokens, out_features, factor, EXPERTS, INTEGERS, GROUP_UNITS, PER_TOKEN, SPLIT,
+    )  # fmt: skip

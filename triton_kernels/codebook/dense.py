@@ -52,7 +52,8 @@ def dense(x: Columns, weight: Tensor, parts: Tensor) -> None:
 def _plan(x: Columns, weight: Tensor, tokens: int):
     steps = -(-weight.shape[1] // BLOCK_INPUTS)
     name, tiles = ("values", VALUES_TILES) if x.scales is None else ("halves", HALVES_TILES)
-    return plan(f"dense {name}", weight.shape[0], steps, tokens, gpu_of(weight.device), steps, **tiles)
+    name = f"dense {name}, {x.per_token} a token"
+    return plan(name, weight.shape[0], steps, tokens, gpu_of(weight.device), steps, **tiles)
 
 
 @triton.jit

@@ -77,7 +77,7 @@ def _entries(x: Tensor, weight: Tensor, codebooks: Tensor, out_scales: Tensor) -
     block, count = entry_inputs(size), columns.codes.shape[0]
     steps = positions * size // block
     own = plan(
-        f"entries {books} x {size}",
+        f"entries {books} x {size}, {columns.per_token} a token",
         out_features,
         steps,
         x.shape[0],

@@ -14,7 +14,7 @@ import torch
 from triton.errors import TritonError
 from triton.testing import do_bench
 
-from lowbit.triton_kernels.gpu import Gpu, assume, gpu_of
+from lowbit.triton_kernels.gpu import assume, gpu_of
 from lowbit.triton_kernels.launch import dry_run
 from lowbit.tuning import Tiles, candidates
 
@@ -64,7 +64,7 @@ class _Asked(dict[str, Tiles]):
 def products(run: Run, on: torch.device) -> list[str]:
     """What tiles may be chosen for in `run`, which is not carried out."""
     asked = _Asked()
-    with assume(Gpu(gpu_of(on).multiprocessors, asked)), dry_run():
+    with assume(gpu_of(on)._replace(tuned=asked)), dry_run():
         run()
     return list(dict.fromkeys(asked.products))
 
@@ -75,12 +75,12 @@ def tune(run: Run, on: torch.device, done: Mapping[str, object], time: Timer) ->
     Tiles that cannot be had are passed over and counted: the GPU has too few registers or too little memory
     for them, or the compiler fails.
     """
-    multiprocessors = gpu_of(on).multiprocessors
+    gpu = gpu_of(on)
     found: list[Tuned] = []
 
     def timed(product: str, tiles: Tiles | None) -> float:
         chosen = {one.product: one.tiles for one in found if one.tiles is not None}
-        with assume(Gpu(multiprocessors, chosen if tiles is None else {**chosen, product: tiles})):
+        with assume(gpu._replace(tuned=chosen if tiles is None else {**chosen, product: tiles})):
             return time(run)
 
     for product in products(run, on):

@@ -1,0 +1,133 @@
+"""Interpreted Triton kernel of `signs` and `planes` for many tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lowbit.formats import PRECISIONS, Signs
+from lowbit.triton_kernels.bits.config import GEMV_TOKENS, config
+from lowbit.triton_kernels.gpu import Gpu, assume
+from lowbit.triton_kernels.launch import dry_run
+from lowbit.triton_kernels.signs import signs_linear
+
+from tests.ops import cases
+from tests.triton import bits
+
+H100, A100 = Gpu(132, capability=(9, 0)), Gpu(108, capability=(8, 0))
+
+
+def kernels(layer, tokens, k, precision, **choice):
+    with dry_run() as launches:
+        layer.native(torch.zeros(tokens, k), precision, **choice)
+    return [str(launch) for launch in launches]
+
+
+@pytest.mark.parametrize(
+    ("stored", "group_size", "n", "k", "tokens", "precision", "offsets", "gpu"),
+    [
+        (1, 128, 130, 1100, 70, "high", True, A100),  # two row tiles, two splits, two column tiles
+        (1, -1, 9, 300, 65, "fast", False, A100),
+        (2, 32, 5, 333, 33, "fast", True, A100),  # scales inside the inputs of a field
+        (2, 160, 5, 333, 17, "high", False, A100),  # across fields
+        (3, 128, 65, 300, 66, "fast", True, H100),  # digits of two widths
+        (4, 128, 66, 700, 129, "fast", False, H100),
+        (4, 64, 66, 200, 40, "high", False, H100),
+        (7, 128, 5, 300, 65, "fast", False, A100),  # of three
+        (8, 256, 5, 300, 33, "high", True, A100),
+    ],
+)
+def test_planes(stored, group_size, n, k, tokens, precision, offsets, gpu):
+    layer = bits.make("planes", n, k, stored, bits=stored, group_size=group_size)
+    if not offsets:
+        layer.packed = bits.without_offsets(layer.packed)
+    x = cases.activations(tokens, k, torch.float16, stored)
+    with assume(gpu):
+        assert any(name.startswith("gemm") for name in kernels(layer, tokens, k, precision))
+        y = layer.native(x, precision)
+    cases.check(layer, x, y, precision)
+
+
+@pytest.mark.parametrize("kind", ["onebit", "mos"])
+@pytest.mark.parametrize("precision", ["high", "fast"])
+def test_scales_of_inputs_and_outputs(kind, precision):
+    layer = bits.make(kind, 70, 300, 3)
+    x = cases.activations(40, 300, torch.float32, 3)
+    y = layer.native(x, precision)
+    cases.check(layer, x, y, precision)
+    assert bits.same_bits(y, layer.native(x, precision))
+
+
+@pytest.mark.parametrize(
+    ("stored", "activation_bits", "one_bit_digits", "active"),
+    [
+        (1, 1, False, 1),
+        (2, 3, False, 2),
+        (4, 8, False, 4),
+        (8, 8, False, 8),
+        (3, 2, True, 2),
+        (5, 0, False, 5),
+    ],
+)
+def test_integers_are_those_of_few_tokens(stored, activation_bits, one_bit_digits, active):
+    """Whole rows are summed in integers, so both kernels must agree bit for bit."""
+    n, k = 9, 1100
+    layer = bits.make("planes", n, k, stored, bits=stored, group_size=-1, one_bit_digits=bool(one_bit_digits))
+    x = cases.activations(17 if activation_bits in (0, 8) else 33, k, torch.float32, stored)
+    choice = {"active_bits": active, "activation_bits": activation_bits}
+    assert any(name.startswith("gemm") for name in kernels(layer, len(x), k, "high", **choice))
+    y = layer.native(x, "high", **choice)
+    cases.check(layer, x, y, "high", **choice)
+    few = torch.cat([layer.native(part, "high", **choice) for part in x.split(GEMV_TOKENS)])
+    assert bits.same_bits(y, few)
+
+
+def test_sums_of_large_codes_fit():
+    """Codes and activations at their ends, all of one sign: no digit's sum overflows beside the other's."""
+    k = 16384
+    layer = bits.make("planes", 3, k, 1, bits=8, group_size=-1, bias=False)
+    layer.packed = bits.without_offsets(layer.packed)
+    layer.packed.weight[:, 0], layer.packed.weight[:, 1] = 255, 0
+    x = torch.ones(17, k)
+    x[1] = -1
+    with assume(Gpu(1)):  # in one program
+        assert kernels(layer, 17, k, "high")[1:] == ["gemm 128x64"]
+        y = layer.native(x, "high")
+    cases.check(layer, x, y, "high")
+
+
+def test_segments():
+    parts, k = (5, 129, 64), 140
+    layers = [bits.make("mos", n, k, i) for i, n in enumerate(parts)]
+    x = cases.activations(20, k, torch.float32, 1)
+    arguments = [layer.arguments("high") for layer in layers]
+    blocks, _, router, in_scales, out_scales, bias = zip(*(a[:6] for a in arguments), strict=True)
+    assert isinstance(layers[0].packed, Signs)
+    mixed = (torch.stack(router), torch.stack(in_scales), torch.cat(out_scales, 1))
+    shape = (list(parts), k, sum(parts), -1, PRECISIONS.index("high"))
+    fused = signs_linear(x, torch.cat(blocks, 2), None, *mixed, torch.cat(bias), *shape)
+    for layer, y in zip(layers, fused.split(parts, dim=1), strict=True):
+        assert torch.equal(y, layer.native(x, "high"))
+
+
+def test_a_token_that_is_not_finite():
+    layer = bits.make("planes", 5, 300, bits=4, group_size=128)
+    x = cases.activations(40, 300, torch.float32)
+    x[7, 3] = torch.inf
+    y = layer.native(x, "high")
+    assert y[7].isnan().all()
+    assert y.isfinite().sum() == 39 * 5
+
+
+@pytest.mark.parametrize("form", ["integers", "scaled"])
+@pytest.mark.parametrize("gpu", [H100, A100])
+def test_when_and_how(form, gpu):
+    for columns_per_token in (1, 2):
+        for tokens in (1, GEMV_TOKENS, 17, 32, 33, 64, 65, 1000):
+            plan = config((4096,), 4096, tokens, columns_per_token, gpu, form)
+            assert (plan.kernel == "gemm") == (tokens > GEMV_TOKENS and tokens * columns_per_token > 32)
+            if plan.kernel == "gemm":
+                assert plan.block_columns >= min(64, tokens * columns_per_token)
+    # A program for every multiprocessor, and no more than that by splitting.
+    for n, splits in ((128, 16), (640, 16), (2048, gpu.multiprocessors // 16), (16384, 1)):
+        plan = config((n,), 16384, 100, 1, gpu, "integers")
+        assert plan.splits == splits
