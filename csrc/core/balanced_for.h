@@ -13,7 +13,7 @@ namespace lowbit {
 // what the others have not begun.
 class Pieces {
  public:
-  static constexpr int kMaxThreads = 64;
+  static constexpr int kMaxThreads = 256;
 
   // [*begin, *end): the next piece; false: nothing is left.
   bool next(int64_t* begin, int64_t* end) {
@@ -55,7 +55,7 @@ void balanced_for(int64_t n, int threads, int64_t least, const Task& task) noexc
   Pieces::All all;
   all.n = n;
   all.threads = static_cast<int>(std::clamp<int64_t>(n, 1, std::min(threads, Pieces::kMaxThreads)));
-  all.piece = all.threads == 1 ? n : std::clamp<int64_t>(n / all.threads / 16, least, n);
+  all.piece = all.threads == 1 ? n : std::clamp<int64_t>(n / all.threads / 16, std::min(least, n), n);
   for (int chunk = 0; chunk < all.threads; ++chunk) {
     all.fronts[chunk].next.store(n * chunk / all.threads, std::memory_order_relaxed);
   }

@@ -30,6 +30,7 @@ lowbit_status check(const lowbit_attention_call& call) {
   if (const lowbit_status bad = check_range(call.width, 1, INT32_MAX, "width")) return bad;
   if (const lowbit_status bad = check_range(call.value_width, 1, INT32_MAX, "value_width")) return bad;
   if (const lowbit_status bad = check_dtype(call.dtype, "query")) return bad;
+  if (!(call.softcap >= 0)) return fail(LOWBIT_INVALID_ARGUMENT, "softcap must be 0 or more");
   if (call.batch == 0) return LOWBIT_OK;
   if (const lowbit_status bad = check_not_null(call.query, "query")) return bad;
   if (const lowbit_status bad = check_not_null(call.out, "out")) return bad;
@@ -162,6 +163,7 @@ extern "C" lowbit_status lowbit_attention(const lowbit_attention_call* call) {
   using namespace lowbit;
   if (const lowbit_status bad = check_not_null(call, "call")) return bad;
   if (const lowbit_status bad = check(*call)) return bad;
+  if (call->batch == 0) return LOWBIT_OK;
   Isa isa;
   if (const lowbit_status bad = active_isa(&isa)) return bad;
   return Attention(*call, attention_kernels(isa)).run();

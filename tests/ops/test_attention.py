@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lowbit.errors import ValueRangeError
 from lowbit.ops.attention import attention
 from torch import Tensor
 
@@ -128,6 +132,44 @@ def test_values_that_are_not_finite_give_nan(value: float, where: str) -> None:
     result = attention(query, keys, values)
     assert bool(result[0, 1].isnan().all())
     assert bool(result[0, 0].isfinite().all()) == (where == "query")
+
+
+@pytest.mark.parametrize("first", [63, 64])
+def test_scores_of_minus_infinity_weigh_nothing(first: int) -> None:
+    query, keys, values = states(1, 2, 1, 16).abs(), states(1, 1, 130, 16), states(1, 1, 130, 16, seed=1)
+    keys[:, :, :first, 3] = float("-inf")
+    expected = attention(query, keys[:, :, first:], values[:, :, first:])
+    torch.testing.assert_close(attention(query, keys, values), expected, rtol=0, atol=1e-6)
+    keys[:, :, 5] = float("nan")
+    assert bool(attention(query, keys, values).isnan().all())
+
+
+def test_the_formula_elsewhere_is_the_same() -> None:
+    query, keys, values = states(2, 4, 1, 16), states(2, 2, 70, 16), states(2, 2, 70, 16, seed=1)
+    seen = (states(140, 2, seed=3) > 0)[:70].T  # rows with gaps
+    values[0, :, ~seen[0]] = float("nan")
+    native = attention(query, keys, values, seen, 0.3, 2.0)
+    wide = attention(query.double(), keys.double(), values.double(), seen, 0.3, 2.0)
+    torch.testing.assert_close(native.double(), wide, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("softcap", [-1.0, float("nan")])
+def test_softcap_out_of_range(softcap: float) -> None:
+    arguments = (GOOD["query"], GOOD["keys"], GOOD["values"], None, 1.0, softcap)
+    with pytest.raises(ValueRangeError, match="softcap out of range"):
+        attention(*arguments)
+    with pytest.raises(RuntimeError, match="softcap must be 0 or more"):
+        torch.ops.lowbit.attention(*arguments)
+
+
+def test_an_empty_batch_in_a_new_process() -> None:
+    code = """
+import torch
+from lowbit.ops.attention import attention
+empty = torch.empty(0, 2, 1, 16), torch.empty(0, 1, 70, 16), torch.empty(0, 1, 70, 8)
+assert attention(*empty).shape == (0, 2, 1, 8)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_out() -> None:

@@ -251,3 +251,14 @@ def test_compiled_as_one_graph() -> None:
 def test_wrong_arguments(call: Callable[[Tensor], Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         call(normal(N, K))
+
+
+def test_autocast_does_not_reach_the_router() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight, router, in_scales, out_scales = (
+        torch.randn(*shape, generator=generator) for shape in ((5, 64), (32, 64), (4, 64), (4, 64), (4, 32))
+    )
+    mix = {"router": router, "in_scales": in_scales, "out_scales": out_scales}
+    expected = ste.signs_linear(x, weight, **mix)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ste.signs_linear(x, weight, **mix), expected)

@@ -89,6 +89,7 @@ class AttentionKernel {
     float largest = -HUGE_VALF;
     for (int64_t i = 0; i < s.count; ++i) largest = greater(largest, scores[i]);
     part.largest[row] = largest;
+    if (largest == -HUGE_VALF) return nothing_of(s, row, part);
     for (int64_t i = s.count; i % kLanes != 0; ++i) scores[i] = largest;
     const F32 shift = V::fset1(largest);
     for (int64_t i = 0; i < s.count; i += kLanes) {
@@ -97,6 +98,16 @@ class AttentionKernel {
     float sum = 0.0f;
     for (int64_t i = 0; i < s.count; ++i) sum += scores[i];
     part.sum[row] = sum;
+  }
+
+  // All scores are -infinity, which weighs nothing, or NaN, which is the result then.
+  static void nothing_of(const Stretch& s, int64_t row, const Part& part) {
+    float* const scores = s.scores + row * kStretch;
+    part.sum[row] = 0.0f;
+    for (int64_t i = 0; i < s.count; ++i) {
+      if (scores[i] != scores[i]) part.sum[row] = NAN;
+      scores[i] = 0.0f;
+    }
   }
 
   template <lowbit_dtype kType, int kHeads, int kVectors, bool kLast>

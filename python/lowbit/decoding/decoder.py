@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -53,6 +55,7 @@ class FastDecoder:
         self.compile_seconds: dict[int, float] = {}
         self._steps: dict[int, CompiledStep] = {}
         self._buffers: dict[int, Buffers] = {}
+        self._lock = Lock()
 
     @property
     def refusals(self) -> dict[int, str]:
@@ -70,14 +73,18 @@ class FastDecoder:
         """
         self.warm_up(batch_size)
         step = self._steps[batch_size]
-        if step.refusal is not None:
+        if step.latest is None and step.refusal is None:
+            self._generate_a_little(batch_size)
+        if step.latest is None:
             raise LowbitError(f"steps for {batch_size} sequences are not recorded: {step.refusal}")
-        return [*step.recordings.values()][-1].replay.time()
+        with self._alone():
+            return step.latest.replay.time()
 
     def warm_up(self, batch_size: int = 1) -> float:
         """Compiles for this batch size unless that is done; returns the seconds it took."""
+        self._drop_stale(batch_size)
         if batch_size not in self.compile_seconds:
-            self.generate(torch.zeros(batch_size, 1, dtype=torch.int64), max_new_tokens=3, eos_token_id=())
+            self._generate_a_little(batch_size)
         return self.compile_seconds[batch_size]
 
     @torch.inference_mode(False)  # its tensors stay with the decoder: they must be ordinary ones
@@ -110,13 +117,26 @@ class FastDecoder:
 
         Raises:
             ShapeError, ValueRangeError: an argument is out of its range.
+            LowbitError: this decoder is generating already.
         """
+        _check_model(self.model)
         _check_prompt(input_ids, attention_mask, max_new_tokens)
-        batch = len(input_ids)
-        if batch in self._steps and not self._steps[batch].is_current():
-            del self._steps[batch], self.compile_seconds[batch]
-        ends = self._ends(eos_token_id)
-        pad = self._pad(pad_token_id, ends)
+        with self._alone():
+            self._drop_stale(len(input_ids))
+            ends = self._ends(eos_token_id)
+            pad = self._pad(pad_token_id, ends)
+            return self._continue(input_ids, attention_mask, max_new_tokens, sampling, ends, pad, streamer)
+
+    def _continue(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        max_new_tokens: int,
+        sampling: Sampling | None,
+        ends: frozenset[int],
+        pad: int,
+        streamer: Any,
+    ) -> Tensor:
         if streamer is not None:
             streamer.put(input_ids.cpu())
         run = _Run(self, input_ids, attention_mask, max_new_tokens)
@@ -137,6 +157,24 @@ class FastDecoder:
         if streamer is not None:
             streamer.end()
         return torch.cat(tokens, dim=1)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keys, values and what steps compute are there once for every batch size."""
+        if not self._lock.acquire(blocking=False):
+            raise LowbitError("this decoder is generating already; fast_decode(model) makes another one")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _drop_stale(self, batch: int) -> None:
+        if batch in self._steps and not self._steps[batch].is_current():
+            del self._steps[batch], self.compile_seconds[batch], self._buffers[batch]
+
+    def _generate_a_little(self, batch: int) -> None:
+        """Enough for a compiled and a recorded step."""
+        self.generate(torch.zeros(batch, 1, dtype=torch.int64), max_new_tokens=3, eos_token_id=())
 
     def _ends(self, given: int | Sequence[int] | None) -> frozenset[int]:
         if given is None:

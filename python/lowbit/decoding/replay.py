@@ -136,8 +136,11 @@ def _word(argument: Tensor | int) -> int:
 @cache
 def _address(function: types.BuiltinFunctionType) -> int:
     """Of the C function that Inductor's extension module wraps."""
-    library = ctypes.CDLL(function.__self__.__file__)  # type: ignore[attr-defined] # a module
-    address = ctypes.cast(getattr(library, function.__name__), ctypes.c_void_p).value
+    try:
+        library = ctypes.CDLL(function.__self__.__file__)  # type: ignore[attr-defined] # a module
+        address = ctypes.cast(getattr(library, function.__name__), ctypes.c_void_p).value
+    except (AttributeError, OSError) as error:
+        raise NotReplayableError(f"a kernel without an address: {error}") from error
     assert address is not None
     return address
 

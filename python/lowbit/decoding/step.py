@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import types
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -40,6 +41,9 @@ def require_compiler() -> None:
         ) from error
 
 
+KEPT = 2  # recordings: each has memory of its own for all that a step computes
+
+
 @dataclass
 class Recording:
     """A step that was recorded.
@@ -70,7 +74,7 @@ class Recording:
         for result in self.results:
             result.zero_()
         self.replay.play()
-        if not all(map(torch.equal, self.results, expected)):
+        if not all(map(_same_bits, self.results, expected)):
             raise NotReplayableError("a replay leaves other results than the step that was recorded")
 
 
@@ -86,13 +90,15 @@ class CompiledStep:
     Python runs between layers.
 
     Attributes:
-        recordings: by positions read.
+        recordings: by positions read, the newest KEPT of them.
+        latest: the recording of the last step.
         refusal: why steps are not recorded; None if they are.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self.recordings: dict[int, Recording] = {}
+        self.latest: Recording | None = None
         self.refusal: str | None = None
         self._compiled: Compiled | None = None
         self._graphs: list[Any] = []  # of Inductor, what `_compiled` runs in the end
@@ -140,6 +146,7 @@ class CompiledStep:
             return self._record(given) if self.refusal is None else self._run(given)
         recording.given[0].copy_(tokens)
         recording.replay.play()
+        self.latest = recording
         logits, token = recording.results
         return logits, token.clone()
 
@@ -154,9 +161,9 @@ class CompiledStep:
     def _record(self, given: list[Any]) -> tuple[Tensor, Tensor]:
         """Runs and records a step. The first one is replayed at once, and has to leave the same results."""
         # Recordings of other buffers keep those, and will not be asked for again.
-        self.recordings = {
-            length: other for length, other in self.recordings.items() if other.given[-1] is given[-1]
-        }
+        useful = [pair for pair in self.recordings.items() if pair[1].given[-1] is given[-1]]
+        self.recordings = dict(useful[1 - KEPT :])
+        self.latest = None
         given = [given[0].clone(), *given[1:]]
         try:
             if len(self._graphs) != 1:
@@ -172,7 +179,7 @@ class CompiledStep:
         except NotReplayableError as reason:
             self.refusal = str(reason)
             return self._run(given)
-        self.recordings[given[3].shape[1]] = recording
+        self.latest = self.recordings[given[3].shape[1]] = recording
         logits, token = results
         return logits, token.clone()
 
@@ -213,16 +220,34 @@ def _compiled_for(model: nn.Module) -> tuple[list[object], list[object]]:
     """What compiled code of a model depends on: parts, told by identity, and values."""
     modules = list(model.modules())
     tensors = [*model.parameters(), *model.buffers()]
-    settings: list[object] = [tensor.data_ptr() for tensor in tensors]  # `model.to` moves them in place
-    settings += [
-        (
-            len(module._forward_hooks),
-            len(module._forward_pre_hooks),
-            module._numbers() if isinstance(module, QuantizedLinear) else None,
-        )
+    functions = [
+        function
         for module in modules
+        for function in (
+            vars(module).get("forward"),
+            *module._forward_hooks.values(),
+            *module._forward_pre_hooks.values(),
+        )
     ]
-    return [*modules, *tensors], settings
+    settings: list[object] = [tensor.data_ptr() for tensor in tensors]  # `model.to` moves them in place
+    for module in modules:
+        settings.append({name: copy(value) for name, value in vars(module).items() if _is_plain(value)})
+        settings.append(module._numbers() if isinstance(module, QuantizedLinear) else None)
+    return [*modules, *tensors, *functions], settings
+
+
+def _is_plain(value: object) -> bool:
+    """Numbers, flags and names, and containers of them: what switches and scales of modules are."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple, set)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Also of NaN."""
+    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
 
 
 def _step_of(model: Any) -> Callable[..., tuple[Tensor, Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lowbit.errors import ValueRangeError
 from lowbit.ops import _library, _registration
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -29,14 +30,21 @@ def attention(
             multiple of groups, and head h reads group h * groups // heads.
         seen: bool [batch, length]; None: all.
         scale: None: width ** -0.5.
-        softcap: c of cap(s) = c tanh(s / c); 0: none.
+        softcap: c of cap(s) = c tanh(s / c), 0 or more; 0: none.
 
     Returns:
         [batch, heads, 1, value_width] of query's dtype; NaN where nothing is seen.
+
+    Raises:
+        ValueRangeError: softcap is negative or NaN.
     """
+    if not softcap >= 0:
+        raise ValueRangeError("softcap out of range", found=softcap, allowed="0 or more")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     native = query.device.type == "cpu" and query.dtype in DTYPES and _has_native()
     if native and values.stride(-1) == keys.stride(-1) == query.stride(-1) == 1:
+        if seen is not None and seen.stride(-1) != 1:
+            seen = seen.contiguous()
         result: Tensor = torch.ops.lowbit.attention(query, keys, values, seen, scale, softcap)
         return result
     return _formula(query, keys, values, seen, scale, softcap)
@@ -56,9 +64,11 @@ def _formula(
     scores = rows @ keys.float().mT * scale
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
+    values = values.float()
     if seen is not None:
         scores = scores.masked_fill(~seen[:, None, None, :], float("-inf"))
-    result = scores.softmax(dim=-1) @ values.float()
+        values = values.masked_fill(~seen[:, None, :, None], 0)  # 0 times NaN would be NaN
+    result = scores.softmax(dim=-1) @ values
     return result.to(query.dtype).reshape(batch, heads, 1, -1)
 
 

@@ -169,6 +169,22 @@ def signs_linear(
     _check_shape("x", x, (*x.shape[:-1], in_features))
     _check_shape("in_scales", in_scales, (experts, in_features))
     _check_shape("out_scales", out_scales, (experts, out_features))
+    if router is not None:
+        _check_shape("router", router, (experts, in_features))
+    with torch.autocast(x.device.type, enabled=False):  # router and scales are fp32 whatever surrounds them
+        return _signs_linear(x, weight, router, in_scales, out_scales, bias, scale_dtype, gradient)
+
+
+def _signs_linear(
+    x: Tensor,
+    weight: Tensor,
+    router: Tensor | None,
+    in_scales: Tensor,
+    out_scales: Tensor,
+    bias: Tensor | None,
+    scale_dtype: str,
+    gradient: str,
+) -> Tensor:
     values = prepare_activations(x, "exact")
 
     def rounded(tensor: Tensor) -> Tensor:
@@ -177,7 +193,6 @@ def signs_linear(
     if router is None:
         gates = values.new_ones(*values.shape[:-1], 1)
     else:
-        _check_shape("router", router, (experts, in_features))
         gates = torch.softmax(values @ rounded(router).T, dim=-1)
     scaled = values * (gates @ rounded(in_scales))
     product = torch.nn.functional.linear(scaled, sign(weight, gradient).to(values.dtype))
