@@ -231,18 +231,28 @@ def _compiled_for(model: nn.Module) -> tuple[list[object], list[object]]:
     ]
     settings: list[object] = [tensor.data_ptr() for tensor in tensors]  # `model.to` moves them in place
     for module in modules:
-        settings.append({name: copy(value) for name, value in vars(module).items() if _is_plain(value)})
+        settings.append(
+            {
+                name: value if isinstance(value, _SCALARS) else copy(value)
+                for name, value in vars(module).items()
+                if name not in _OF_EVERY_MODULE and _is_plain(value)
+            }
+        )
         settings.append(module._numbers() if isinstance(module, QuantizedLinear) else None)
     return [*modules, *tensors, *functions], settings
 
 
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
+_SCALARS = (bool, int, float, str, type(None))
+
+
 def _is_plain(value: object) -> bool:
     """Numbers, flags and names, and containers of them: what switches and scales of modules are."""
+    if isinstance(value, _SCALARS):
+        return True
     if isinstance(value, dict):
         return all(map(_is_plain, value.values()))
-    if isinstance(value, (list, tuple, set)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str))
+    return isinstance(value, (list, tuple, set)) and all(map(_is_plain, value))
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
