@@ -15,6 +15,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lowbit.errors import UnsupportedLayerError
+from lowbit.ops import _library
 from lowbit.ops.attention import attention
 
 NAME = "lowbit_decode"
@@ -73,6 +74,7 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
 @contextmanager
 def attention_of_a_token(config: Any) -> Iterator[None]:
     """Models of this configuration attend with `decode_attention` meanwhile."""
+    _library.load()  # before torch.compile looks at `attention`
     before = config._attn_implementation
     config._attn_implementation = NAME
     try:

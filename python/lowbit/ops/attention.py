@@ -8,6 +8,8 @@ from torch import Tensor
 from lowbit.errors import ValueRangeError
 from lowbit.ops import _library, _registration
 
+_native = False  # until `register`
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -40,19 +42,16 @@ def attention(
     """
     if not softcap >= 0:
         raise ValueRangeError("softcap out of range", found=softcap, allowed="0 or more")
+    if not torch.compiler.is_compiling():  # which does not follow the lock; `load` comes before it
+        _library.load()
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    native = query.device.type == "cpu" and query.dtype in DTYPES and _has_native()
+    native = query.device.type == "cpu" and query.dtype in DTYPES and _native
     if native and values.stride(-1) == keys.stride(-1) == query.stride(-1) == 1:
         if seen is not None and seen.stride(-1) != 1:
             seen = seen.contiguous()
         result: Tensor = torch.ops.lowbit.attention(query, keys, values, seen, scale, softcap)
         return result
     return _formula(query, keys, values, seen, scale, softcap)
-
-
-@torch.compiler.assume_constant_result  # torch.compile does not follow the lock
-def _has_native() -> bool:
-    return _library.load() is None
 
 
 def _formula(
@@ -73,7 +72,9 @@ def _formula(
 
 
 def register() -> None:
-    """Fakes of the native operator."""
+    """Fakes of the native operator, now that there is one."""
+    global _native
+    _native = True
     for name, fake in (("attention", _fake), ("attention_out", _registration.fake_out)):
         torch.library.register_fake(f"lowbit::{name}", fake)
 
