@@ -17,7 +17,7 @@ import copy
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -194,19 +194,12 @@ def take_turns(
 def split(decoder: FastDecoder) -> Split:
     """Where a step's time goes: the median of every call, at the positions that were last decoded."""
     steps = [decoder.time_step() for _ in range(SPLIT_STEPS)]
-    names = [name for name, _ in steps[0]]
-    calls = [
-        1000 * median(seconds) for seconds in zip(*([s for _, s in step] for step in steps), strict=True)
-    ]
-
-    def spent(belongs: Callable[[str], bool]) -> float:
-        return sum(ms for name, ms in zip(names, calls, strict=True) if belongs(name))
-
-    return Split(
-        linears=spent(lambda name: "_linear" in name),
-        attention=spent(lambda name: "attention" in name),
-        rest=spent(lambda name: "_linear" not in name and "attention" not in name),
-    )
+    spent = {"linears": 0.0, "attention": 0.0, "rest": 0.0}
+    for calls in zip(*steps, strict=True):
+        name = calls[0][0]
+        part = "attention" if "attention" in name else "linears" if "_linear" in name else "rest"
+        spent[part] += 1000 * median(seconds for _, seconds in calls)
+    return Split(**spent)
 
 
 def sweep_context(decoder: FastDecoder, vocabulary: int, lengths: Sequence[int]) -> dict[int, float]:

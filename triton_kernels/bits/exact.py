@@ -4,8 +4,7 @@ import triton
 import triton.language as tl
 
 from .epilogue import finish, segment_of
-
-_SPAN_INPUTS = tl.constexpr(1024)
+from .product import SPAN_INPUTS
 
 
 @triton.jit
@@ -46,7 +45,7 @@ def exact(
     BYTES: tl.constexpr = 128  # of a block
     segment, first_row, end = segment_of(tl.program_id(1), SEGMENTS, BLOCK_ROWS)
     set_ = segment if SETS > 1 else 0
-    padded = tl.cdiv(in_features, _SPAN_INPUTS) * _SPAN_INPUTS
+    padded = tl.cdiv(in_features, SPAN_INPUTS) * SPAN_INPUTS
     rows = first_row + tl.arange(0, BLOCK_ROWS)
     stored = tl.minimum(rows, end - 1).to(tl.int64)
     token = tl.program_id(0) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
@@ -69,7 +68,7 @@ def exact(
             packed = tl.load(digit[:, None] + (start + byte)[None, :]).to(tl.int32) ^ 0x80
             own_digit = packed >> (group % (8 // WIDTHS[p]) * WIDTHS[p]) & ((1 << WIDTHS[p]) - 1)
             code = (code << WIDTHS[p]) + own_digit
-            digit += tl.cdiv(in_features * WIDTHS[p], _SPAN_INPUTS) * BYTES
+            digit += tl.cdiv(in_features * WIDTHS[p], SPAN_INPUTS) * BYTES
         weights = (2 * code - ((1 << BITS) - 1)) << DROPPED
         own_group = stored * groups + chunk // GROUP_UNITS if GROUP_UNITS > 0 else stored
         if offsets is not None:

@@ -16,9 +16,7 @@ import triton
 import triton.language as tl
 
 from .epilogue import leave, segment_of
-from .product import of_rows, unit_sums
-
-_SPAN_INPUTS = tl.constexpr(1024)
+from .product import SPAN_INPUTS, of_rows, unit_sums
 
 
 @triton.jit
@@ -132,7 +130,7 @@ def gemm(
     TOKENS: tl.constexpr = BLOCK_COLUMNS // PER_TOKEN
     segment, first_row, end = segment_of(tl.program_id(1), SEGMENTS, BLOCK_ROWS)
     set_ = segment if SETS > 1 else 0
-    padded = tl.cdiv(in_features, _SPAN_INPUTS) * _SPAN_INPUTS
+    padded = tl.cdiv(in_features, SPAN_INPUTS) * SPAN_INPUTS
     first_token = tl.program_id(0) * TOKENS
     # One address for the tile, and offsets of 32 bits from there: half the registers.
     own_row = tl.minimum(tl.arange(0, BLOCK_ROWS), end - 1 - first_row)
@@ -141,8 +139,8 @@ def gemm(
     blocks = weight + tl.cast(first_row, tl.int64) * (row_blocks * BYTES) + own_row * (row_blocks * BYTES)
     member = set_ * tl.cast(tokens, tl.int64) + first_token
     inputs = codes + member * PER_TOKEN * padded + own_column * padded
-    first = tl.program_id(2) * split_spans * (_SPAN_INPUTS // UNIT)
-    last = tl.minimum(first + split_spans * (_SPAN_INPUTS // UNIT), tl.cdiv(in_features, UNIT))
+    first = tl.program_id(2) * split_spans * (SPAN_INPUTS // UNIT)
+    last = tl.minimum(first + split_spans * (SPAN_INPUTS // UNIT), tl.cdiv(in_features, UNIT))
 
     if INTEGERS:
         total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.int32)
@@ -174,7 +172,7 @@ def gemm(
                 p + 1 == len(WIDTHS),
                 PER_TOKEN,
             )
-        blocks += tl.cdiv(in_features * WIDTHS[p], _SPAN_INPUTS) * BYTES
+        blocks += tl.cdiv(in_features * WIDTHS[p], SPAN_INPUTS) * BYTES
 
     leave(
         total, first_row + tl.arange(0, BLOCK_ROWS), end, set_, first_token + tl.arange(0, TOKENS),

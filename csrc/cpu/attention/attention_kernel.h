@@ -7,6 +7,7 @@
 
 #include "core/half.h"
 #include "cpu/attention/attention.h"
+#include "cpu/isa/floats.h"
 #include "cpu/isa/inline.h"
 
 namespace lowbit::attention {
@@ -22,21 +23,13 @@ class AttentionKernel {
   static constexpr int kRows = 4;     // heads at a time: keys and values are widened once for all of them
   static constexpr int kColumns = 4;  // vectors of a value at a time
 
-  template <lowbit_dtype kType>
-  static LOWBIT_INLINE F32 load(const char* data, int64_t index) {
-    if constexpr (kType == LOWBIT_F32) return V::fload(reinterpret_cast<const float*>(data) + index);
-    const auto* const half = reinterpret_cast<const uint16_t*>(data) + index;
-    if constexpr (kType == LOWBIT_F16) return V::load_f16(half);
-    return V::load_bf16(half);
-  }
-
   // The last values of a row, fewer than a vector, with 0 behind them.
   template <lowbit_dtype kType>
   static LOWBIT_INLINE F32 load_last(const char* data, int64_t index, int64_t count) {
     constexpr int64_t kSize = kType == LOWBIT_F32 ? 4 : 2;
     alignas(64) char last[kLanes * kSize] = {};
     std::memcpy(last, data + index * kSize, static_cast<size_t>((count - index) * kSize));
-    return load<kType>(last, 0);
+    return load_floats<V, kType>(last, 0);
   }
 
   // exp(x) for x <= 0, relative error below 3e-7: 2^n 2^f with |f| <= 1/2 and the series of 2^f to f^6.
@@ -67,7 +60,7 @@ class AttentionKernel {
       for (F32& t : total) t = V::fset1(0.0f);
       int64_t k = 0;
       for (; k + kLanes <= s.width; k += kLanes) {
-        const F32 values = load<kType>(key, k);
+        const F32 values = load_floats<V, kType>(key, k);
         for (int h = 0; h < kHeads; ++h)
           total[h] = V::fma(values, V::fload(query + h * stride + k), total[h]);
       }
@@ -120,8 +113,8 @@ class AttentionKernel {
       const char* const value = static_cast<const char*>(s.values) + s.positions[i] * s.value_bytes;
       F32 values[kVectors];
       for (int v = 0; v < kVectors; ++v) {
-        values[v] =
-            kLast ? load_last<kType>(value, column, s.value_width) : load<kType>(value, column + v * kLanes);
+        values[v] = kLast ? load_last<kType>(value, column, s.value_width)
+                          : load_floats<V, kType>(value, column + v * kLanes);
       }
       for (int h = 0; h < kHeads; ++h) {
         const F32 weight = V::fset1(s.scores[(first + h) * kStretch + i]);

@@ -6,17 +6,11 @@
 #include "core/half.h"
 #include "cpu/bits/bits.h"
 #include "cpu/bits/runs.h"
+#include "cpu/isa/floats.h"
 #include "cpu/isa/inline.h"
 
 namespace lowbit {
 namespace {
-
-template <class Isa>
-LOWBIT_INLINE typename Isa::F32 load_floats(const void* data, lowbit_dtype dtype, int64_t index) {
-  if (dtype == LOWBIT_F32) return Isa::fload(static_cast<const float*>(data) + index);
-  const uint16_t* half = static_cast<const uint16_t*>(data) + index;
-  return dtype == LOWBIT_F16 ? Isa::load_f16(half) : Isa::load_bf16(half);
-}
 
 // `count` <= 64 values of any dtype as 64 floats, the rest zero.
 template <class Isa>

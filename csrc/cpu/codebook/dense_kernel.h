@@ -6,18 +6,10 @@
 
 #include "core/half.h"
 #include "cpu/codebook/codebook.h"
+#include "cpu/isa/floats.h"
 #include "cpu/isa/inline.h"
 
 namespace lowbit::codebook {
-
-// kLanes values of any type as floats.
-template <class V, lowbit_dtype kType>
-LOWBIT_INLINE typename V::F32 load_floats(const void* data, int64_t index) {
-  if constexpr (kType == LOWBIT_F32) return V::fload(static_cast<const float*>(data) + index);
-  const uint16_t* const half = static_cast<const uint16_t*>(data) + index;
-  if constexpr (kType == LOWBIT_F16) return V::load_f16(half);
-  return V::load_bf16(half);
-}
 
 // sums[m + t][n + r] for kRows x kTokens pairs. Each pair has one chain of fused multiply-adds per lane, so
 // it gets the same bits in blocks of any size.
@@ -87,13 +79,6 @@ void dense(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, in
     case LOWBIT_BF16:
       return dense_range<V, LOWBIT_BF16>(weight, x, sums, begin, end);
   }
-}
-
-template <class V>
-LOWBIT_INLINE typename V::F32 load_floats(const void* data, lowbit_dtype dtype, int64_t index) {
-  if (dtype == LOWBIT_F32) return load_floats<V, LOWBIT_F32>(data, index);
-  if (dtype == LOWBIT_F16) return load_floats<V, LOWBIT_F16>(data, index);
-  return load_floats<V, LOWBIT_BF16>(data, index);
 }
 
 template <class V>

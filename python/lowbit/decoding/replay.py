@@ -201,7 +201,7 @@ class _Rewriter(ast.NodeTransformer):
     """Sends every call to the recorder, and refuses all but straight code."""
 
     def __init__(self, names: dict[str, Any]) -> None:
-        self.names = names
+        self._names = names
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         for statement in node.body:
@@ -217,7 +217,7 @@ class _Rewriter(ast.NodeTransformer):
             return node
         if name in _ALLOCATIONS:
             return _to_recorder("allocation", [node])
-        if isinstance(self.names.get(name), types.BuiltinFunctionType) and name.startswith("cpp_"):
+        if isinstance(self._names.get(name), types.BuiltinFunctionType) and name.startswith("cpp_"):
             return _to_recorder("kernel", [node.func, *node.args])
         if name.startswith(_OPERATORS):
             return _to_recorder("operator", [node.func, *node.args], node.keywords)

@@ -9,6 +9,11 @@ from lowbit.errors import ShapeError
 from lowbit.formats.bits import MAX_BITS
 
 
+def wide(values: Tensor) -> Tensor:
+    """float64 as it is, anything else in float32: what codes are computed in."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def is_plus(weight: Tensor) -> Tensor:
     """bool: whether the sign is +1. A weight of exactly 0 counts as +1."""
     return weight >= 0
@@ -47,7 +52,11 @@ def bits_of_tables(tables: Tensor, out_features: int, layer: str | None = None) 
     )
 
 
+def borders(ascending: Tensor) -> Tensor:
+    """Half way between neighbours: [n, L] -> [n, L - 1]."""
+    return (ascending[:, 1:] + ascending[:, :-1]) / 2
+
+
 def nearest_entries(rows: Tensor, tables: Tensor) -> Tensor:
     """uint8 [n, K]: which entry of its row's ascending table [n, L] is closest; the lower one on ties."""
-    borders = (tables[:, 1:] + tables[:, :-1]) / 2
-    return torch.searchsorted(borders, rows, out_int32=True).to(torch.uint8)
+    return torch.searchsorted(borders(tables), rows, out_int32=True).to(torch.uint8)

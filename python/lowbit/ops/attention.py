@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lowbit.backends.cpu import DTYPES
 from lowbit.errors import ValueRangeError
 from lowbit.ops import _library, _registration
 
 _native = False  # until `register`
-
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def attention(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from lowbit.errors import ShapeError, ValueRangeError
-from lowbit.formats import prepare_activations
+from lowbit.formats import prepare_activations, rounding
 from lowbit.formats.base import SCALE_DTYPES, check_group_size, group_count, spread_groups
 from lowbit.formats.bits import MAX_BITS
 from lowbit.formats.rounding import bipolar_values, bits_of_tables, in_scales_of, is_plus, nearest_entries
@@ -46,7 +46,7 @@ def sign(weight: Tensor, gradient: str = "clipped") -> Tensor:
     """
     if gradient not in GRADIENTS:
         raise ValueRangeError("unknown gradient", found=repr(gradient), allowed=", ".join(GRADIENTS))
-    signs: Tensor = _Sign.apply(_wide(weight), gradient)
+    signs: Tensor = _Sign.apply(rounding.wide(weight), gradient)
     return signs
 
 
@@ -78,7 +78,7 @@ def bipolar(
     check_group_size(group_size)
     out_features, in_features = _matrix(weight)
     _check_shape("scales", scales, (out_features, group_count(in_features, group_size)))
-    wide = _wide(weight)
+    wide = rounding.wide(weight)
     spread = spread_groups(stored(scales, scale_dtype).to(wide.dtype), in_features, group_size)
     values: Tensor = _Bipolar.apply(wide, spread, bits)
     return values
@@ -99,7 +99,7 @@ def scalar_codebook(weight: Tensor, tables: Tensor, *, scale_dtype: str = "float
         ShapeError, ValueRangeError: an argument is not as above.
     """
     bits_of_tables(tables, _matrix(weight)[0])
-    wide = _wide(weight)
+    wide = rounding.wide(weight)
     values: Tensor = _Nearest.apply(wide, stored(tables, scale_dtype).to(wide.dtype))
     return values
 
@@ -127,7 +127,7 @@ def elastic(x: Tensor, scale: Tensor, shift: Tensor, *, unsigned: bool = False) 
         x: float, any shape.
         scale, shift: float, broadcast against x.
     """
-    wide = _wide(x)
+    wide = rounding.wide(x)
     values: Tensor = _Elastic.apply(wide, scale.to(wide.dtype), shift.to(wide.dtype), unsigned)
     return values
 
@@ -210,12 +210,8 @@ def stored(values: Tensor, scale_dtype: str = "float16") -> Tensor:
         raise ValueRangeError(
             "unsupported scale_dtype", found=repr(scale_dtype), allowed=", ".join(SCALE_DTYPES)
         )
-    rounded: Tensor = _Stored.apply(_wide(values), SCALE_DTYPES[scale_dtype])
+    rounded: Tensor = _Stored.apply(rounding.wide(values), SCALE_DTYPES[scale_dtype])
     return rounded
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def _matrix(weight: Tensor) -> tuple[int, int]:

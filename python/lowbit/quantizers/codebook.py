@@ -24,7 +24,7 @@ from lowbit.formats.codebook import (
     CodebookVector,
     label_dtype,
 )
-from lowbit.formats.rounding import nearest_entries
+from lowbit.formats.rounding import borders, nearest_entries
 from lowbit.quantizers.common import check_weight, row_chunks, to_stored
 from lowbit.quantizers.kmeans import cluster_means, kmeans, nearest_centroids
 
@@ -159,16 +159,12 @@ def lloyd_tables(rows: Tensor, levels: int, kept: Tensor | None = None) -> Tenso
     edges = torch.zeros(rows.shape[0], levels + 1, dtype=torch.int64, device=rows.device)
     edges[:, -1] = rows.shape[1]
     for _ in range(_LLOYD_ITERATIONS):
-        edges[:, 1:-1] = torch.searchsorted(ordered, _borders(centroids))
+        edges[:, 1:-1] = torch.searchsorted(ordered, borders(centroids))
         share = weights.gather(1, edges).diff(dim=1)
         sums = totals.gather(1, edges).diff(dim=1)
         # An empty cluster stays where it is, between its neighbours.
         centroids = torch.where(share > 0, sums / share.clamp_min(1), centroids.double()).float()
     return centroids
-
-
-def _borders(ascending: Tensor) -> Tensor:
-    return (ascending[:, 1:] + ascending[:, :-1]) / 2
 
 
 def _largest(weight: Tensor, count: int) -> Tensor:

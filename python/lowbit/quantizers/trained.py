@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lowbit.errors import ShapeError, ValueRangeError
@@ -10,7 +9,7 @@ from lowbit.formats.base import check_group_size, group_count, spread_groups
 from lowbit.formats.bits import MAX_BITS, pack_bits, pack_codes
 from lowbit.formats.codebook import CodebookScalar
 from lowbit.formats.planes import Planes
-from lowbit.formats.rounding import bipolar_values, bits_of_tables, is_plus, nearest_entries
+from lowbit.formats.rounding import bipolar_values, bits_of_tables, is_plus, nearest_entries, wide
 from lowbit.formats.signs import Signs
 from lowbit.quantizers.common import check_weight, to_stored
 
@@ -66,7 +65,7 @@ def pack_planes(
     if not 1 <= bits <= MAX_BITS:
         raise ValueRangeError("unsupported bits", layer=layer, found=bits, allowed=f"1..{MAX_BITS}")
     check_group_size(group_size, layer=layer)
-    weight = _wide(check_weight(weight, layer))
+    weight = wide(check_weight(weight, layer))
     out_features, in_features = weight.shape
     grouped = [out_features, group_count(in_features, group_size)]
     if list(scales.shape) != grouped:
@@ -88,14 +87,10 @@ def pack_scalars(
     Raises:
         FormatError: as of :func:`pack_signs`.
     """
-    weight = _wide(check_weight(weight, layer))
+    weight = wide(check_weight(weight, layer))
     bits = bits_of_tables(tables, weight.shape[0], layer)
     kept = to_stored(tables.detach(), scale_dtype, layer).sort(dim=1).values
     codes = nearest_entries(weight, kept.to(weight.dtype))
     packed = CodebookScalar(pack_codes(codes, bits), kept, weight.shape[1])
     packed.validate(layer)
     return packed
-
-
-def _wide(weight: Tensor) -> Tensor:
-    return weight if weight.dtype == torch.float64 else weight.float()
