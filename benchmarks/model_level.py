@@ -2,10 +2,11 @@
 
     python benchmarks/model_level.py gemma3-270m --scheme bipolar_int:group_size=64,asymmetric=true
 
-Every scheme packs all linears, head included, and decodes both through transformers' `generate` and through
-`fast_decode`; where llama.cpp is installed (`make rivals`) it decodes the same model from *pure* files of its
-own types. All take turns at batch 1. Then `fast_decode` alone: time per token against the positions seen, and
-against the batch, and what of a token's time its linear layers take.
+Every scheme packs all linears, head included. It decodes as the original does: through transformers'
+`generate`, through the same with a decoder's steps (`in_generate`), and through the decoder alone
+(`fast_decode`). Where llama.cpp is installed (`make rivals`) it decodes the same model from *pure* files of
+its own types. All take turns at batch 1. Then `fast_decode` alone: time per token against the positions seen,
+and against the batch, and what of a token's time its linear layers take.
 
 Leaves model_level.json and model_level.md in --output.
 """
@@ -40,6 +41,8 @@ from report import markdown_table, write_json
 from rich.console import Console
 from rivals import Missing, llama_cpp
 
+ORIGINAL = "original"
+WAYS = ("generate", "in_generate", "fast_decode")
 PROMPT_TOKENS = 16
 PREFILL_TOKENS = 512
 SPLIT_STEPS = 25  # that are timed part by part
@@ -74,6 +77,14 @@ class Transformers:
         began = time.perf_counter()
         _module(self.model)(input_ids=ids, use_cache=True, logits_to_keep=1)
         return time.perf_counter() - began
+
+
+class InGenerate(Transformers):
+    """A model through `generate`, with the steps of its FastDecoder."""
+
+    def decode(self, ids: torch.Tensor, new_tokens: int) -> float:
+        with self.model.in_generate():
+            return decode_seconds(self.model.model, ids, new_tokens)
 
 
 class LlamaCpp:
@@ -122,7 +133,6 @@ class Split:
 class Result:
     """Everything a run found. `context` and `batch` are milliseconds per step of `fast_decode`."""
 
-    original: str
     runners: dict[str, Figures]
     missing: dict[str, str]
     split: dict[str, Split] = field(default_factory=dict)
@@ -131,21 +141,22 @@ class Result:
 
     def table(self) -> str:
         rows = []
-        first = self.runners[self.original]
+        plain = self.runners[f"{ORIGINAL}, {WAYS[0]}"]
         for name, found in self.runners.items():
-            speed = median_interval([1 / seconds for seconds in found.decode])
+            same = self.runners.get(f"{ORIGINAL}, {name.rpartition(', ')[2]}")
             rows.append(
                 (
                     name,
                     f"{found.weight_bytes / 1e6:.0f}",
                     f"{1000 * median(found.decode):.2f}",
-                    speed,
-                    paired_ratio(first.decode, found.decode),
+                    median_interval([1 / seconds for seconds in found.decode]),
+                    paired_ratio(plain.decode, found.decode),
+                    "" if same is None else paired_ratio(same.decode, found.decode),
                     f"{PREFILL_TOKENS / median(found.prefill):.0f}",
                 )
             )
-        prefill = f"prefill of {PREFILL_TOKENS}, tokens/s"
-        head = ("", "MB", "ms/token", "tokens/s", f"x {self.original}", prefill)
+        faster = f"x {ORIGINAL}, {WAYS[0]}", f"x {ORIGINAL}, the same way"
+        head = ("", "MB", "ms/token", "tokens/s", *faster, f"prefill of {PREFILL_TOKENS}, tokens/s")
         return markdown_table(head, rows)
 
     def sections(self) -> list[str]:
@@ -234,27 +245,31 @@ def llama_runners(source: str, scratch: Path, context: int, missing: dict[str, s
     return found
 
 
+def ways(name: str, decoder: FastDecoder) -> dict[str, Runner]:
+    """The ways a model decodes here."""
+    runners = Transformers(decoder.model), InGenerate(decoder), Transformers(decoder)
+    return {f"{name}, {way}": runner for way, runner in zip(WAYS, runners, strict=True)}
+
+
 def measure(source: str, schemes: Sequence[lowbit.Scheme], given: argparse.Namespace) -> Result:
     """All figures of the model at `source` in one run."""
     quiet_libraries()
     original = load(source)
     vocabulary = original.model.config.get_text_config(decoder=True).vocab_size
-    runners: dict[str, Runner] = {"original": Transformers(original.model)}
+    runners = ways(ORIGINAL, lowbit.fast_decode(original.model))
     decoders: dict[str, FastDecoder] = {}
     for scheme in schemes:
         model = copy.deepcopy(original.model)
         convert(model, scheme, lambda done, total: None, skip=())
         label = scheme_label(scheme)
         decoders[label] = lowbit.fast_decode(model)
-        runners[f"{label}, generate"] = Transformers(model)
-        runners[f"{label}, fast_decode"] = Transformers(decoders[label])
+        runners |= ways(label, decoders[label])
     missing: dict[str, str] = {}
     context = max(PREFILL_TOKENS, PROMPT_TOKENS + given.new_tokens)
     with tempfile.TemporaryDirectory(prefix="lowbit-models-") as scratch:
         runners |= llama_runners(source, Path(scratch), context, missing)
         figures = take_turns(runners, vocabulary, given.new_tokens, given.rounds)
     return Result(
-        "original",
         figures,
         missing,
         {name: split(decoder) for name, decoder in decoders.items()},

@@ -24,12 +24,13 @@ def test_script(tmp_path, tiny_model, monkeypatch, capsys):  # noqa: F811
     arguments += ["--contexts", "8,70", "--batches", "1", "--output", str(tmp_path)]
     assert model_level.main(arguments) == 0
     found = json.loads((tmp_path / "model_level.json").read_text())["model_level"]
-    names = ["original", "one_bit, generate", "one_bit, fast_decode"]
+    ways = ("generate", "in_generate", "fast_decode")
+    names = [f"{model}, {way}" for model in ("original", "one_bit") for way in ways]
     assert list(found["runners"]) == names
     for figures in found["runners"].values():
         assert len(figures["decode"]) == len(figures["prefill"]) == 2
         assert min(figures["decode"] + figures["prefill"]) > 0
-    assert found["runners"][names[1]]["weight_bytes"] < found["runners"]["original"]["weight_bytes"]
+    assert found["runners"][names[3]]["weight_bytes"] < found["runners"][names[0]]["weight_bytes"]
     assert set(found["missing"]) == {"llama.cpp Q4_0, pure", "llama.cpp Q1_0, pure"}
     split = found["split"]["one_bit"]
     assert min(split["linears"], split["attention"], split["rest"]) > 0

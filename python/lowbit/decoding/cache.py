@@ -10,6 +10,7 @@ Layers with a sliding window keep all positions as well; the model's own mask hi
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 BUCKET = 256  # positions; so often the compiled step is called with another length
+MAX_BATCH = 16  # sequences at once
 
 
 class Buffers:
@@ -35,25 +37,70 @@ class Buffers:
         self.position = torch.zeros(1, dtype=torch.int64)
         self.position_ids = torch.zeros(batch, 1, dtype=torch.int64)
         self._seen: dict[int, Tensor] = {}
+        self._borrower: weakref.ref[DynamicCache] | None = None
+        self._lent: list[tuple[Tensor, Tensor]] = []  # keys and values of its layers
         self.keys = [_room_for(keys, capacity) for keys in _states(prompt, "keys")]
         self.values = [_room_for(values, capacity) for values in _states(prompt, "values")]
 
     def take(self, prompt: DynamicCache) -> None:
-        """Copies a prompt's keys and values to the front."""
+        """Copies a prompt's keys and values to the front. What is lent is copied to its cache before."""
+        self._end_loan()
         given = (*_states(prompt, "keys"), *_states(prompt, "values"))
         for buffer, states in zip((*self.keys, *self.values), given, strict=True):
             buffer[:, :, : states.shape[2]] = states
 
+    def lend(self, cache: DynamicCache, length: int) -> None:
+        """The cache's layers view the first `length` positions from now on, until others are taken."""
+        self._borrower = weakref.ref(cache)
+        self._lent = [
+            (keys[:, :, :length], values[:, :, :length])
+            for keys, values in zip(self.keys, self.values, strict=True)
+        ]
+        for layer, (keys, values) in zip(_layers(cache), self._lent, strict=True):
+            layer.keys, layer.values = keys, values
+
+    def has_lent(self, cache: DynamicCache) -> bool:
+        """Whether all of what the cache holds is still what it was lent."""
+        layers = _layers(cache)
+        if self._borrower is None or self._borrower() is not cache or len(layers) != len(self._lent):
+            return False
+        return all(
+            layer.keys is keys and layer.values is values
+            for layer, (keys, values) in zip(layers, self._lent, strict=True)
+        )
+
+    def _end_loan(self) -> None:
+        cache = None if self._borrower is None else self._borrower()
+        if cache is not None:
+            for layer, keys, values in zip(_layers(cache), self.keys, self.values, strict=False):
+                if _same_memory(layer.keys, keys):  # all of them, or what was left by `crop`
+                    layer.keys = layer.keys.clone()
+                if _same_memory(layer.values, values):
+                    layer.values = layer.values.clone()
+        self._borrower, self._lent = None, []
+
     def seen(self, mask: Tensor, length: int) -> Tensor:
-        """bool [batch, length], the front of the mask; one tensor for every length."""
+        """bool [batch, length], the front of the mask, and all after it; one tensor for every length."""
         if length not in self._seen:
-            self._seen[length] = torch.empty(len(mask), length, dtype=torch.bool)
+            self._seen[length] = torch.ones(len(mask), length, dtype=torch.bool)
             torch._dynamo.mark_dynamic(self._seen[length], 1)
-        return self._seen[length].copy_(mask[:, :length])
+        seen = self._seen[length]
+        known = min(length, mask.shape[1])
+        seen[:, :known] = mask[:, :known]
+        seen[:, known:] = True
+        return seen
 
 
 def _states(prompt: DynamicCache, name: str) -> list[Tensor]:
-    return [getattr(layer, name) for layer in prompt.layers]
+    return [getattr(layer, name) for layer in _layers(prompt)]
+
+
+def _layers(cache: DynamicCache) -> list[Any]:
+    return cache.layers
+
+
+def _same_memory(one: Tensor | None, other: Tensor) -> bool:
+    return one is not None and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _room_for(prompt: Tensor, capacity: int) -> Tensor:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from lowbit.decoding.cache import BUCKET, Buffers
+from lowbit.decoding.cache import BUCKET, MAX_BATCH, Buffers
+from lowbit.decoding.forward import Forward, own_forward
 from lowbit.decoding.sampling import Sampling
 from lowbit.decoding.step import CompiledStep, require_compiler
 from lowbit.errors import LowbitError, ShapeError, UnsupportedLayerError, ValueRangeError
 
-MAX_BATCH = 16
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
@@ -127,6 +127,48 @@ class FastDecoder:
             pad = self._pad(pad_token_id, ends)
             return self._continue(input_ids, attention_mask, max_new_tokens, sampling, ends, pad, streamer)
 
+    @contextmanager
+    def in_generate(self) -> Iterator[None]:
+        """The model's own `generate` takes its steps from here meanwhile, with all that it can do otherwise:
+
+            with decoder.in_generate():
+                model.generate(**inputs, do_sample=True, repetition_penalty=1.1, stopping_criteria=criteria)
+
+        A step is a call of the model with one new token for each of 1..16 sequences and a `DynamicCache` that
+        was empty when the model was first called with it here. All other calls run the model as it is, and
+        return the same; caches may be kept, copied, cropped and continued. The first step for a batch size
+        compiles, as `warm_up` does. Layers with a sliding window keep all positions.
+
+        Raises:
+            LowbitError: a decoder is in the model's `generate` already.
+        """
+        _check_model(self.model)
+        forward = Forward(self.model, self._step_of_model)
+        forward.enter()
+        try:
+            yield
+        finally:
+            forward.leave()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _step_of_model(
+        self, tokens: Tensor, mask: Tensor | None, position_ids: Tensor | None, cache: DynamicCache
+    ) -> Tensor:
+        """Logits [batch, vocabulary] of the tokens [batch, 1] that follow what is cached, which they join."""
+        batch, seen = len(tokens), cache.get_seq_length()
+        with self._lock:
+            buffers = self._buffers.get(batch)
+            if buffers is None or not buffers.has_lent(cache) or seen + 1 + BUCKET > buffers.capacity:
+                self._drop_stale(batch)
+                buffers = self._buffers_for(cache, batch, seen + 1)
+            buffers.position.fill_(seen)
+            buffers.position_ids.copy_(buffers.position if position_ids is None else position_ids)
+            read = buffers.seen(tokens[:, :0] if mask is None else mask, (seen // BUCKET + 1) * BUCKET)
+            logits, _ = self._take_step(tokens.clone(), buffers, read)
+            buffers.lend(cache, seen + 1)
+            return logits.clone()
+
     def _continue(
         self,
         input_ids: Tensor,
@@ -169,8 +211,40 @@ class FastDecoder:
             self._lock.release()
 
     def _drop_stale(self, batch: int) -> None:
-        if batch in self._steps and not self._steps[batch].is_current():
-            del self._steps[batch], self.compile_seconds[batch], self._buffers[batch]
+        with own_forward(self.model):
+            if batch in self._steps and not self._steps[batch].is_current():
+                del self._steps[batch], self.compile_seconds[batch], self._buffers[batch]
+
+    def _buffers_for(self, cache: DynamicCache, batch: int, positions: int) -> Buffers:
+        """Buffers with what the cache holds, and room for so many positions in all."""
+        # One bucket more than is ever read: torch.compile takes equal sizes for the same size.
+        capacity = -(-positions // BUCKET) * BUCKET + BUCKET
+        buffers = self._buffers.get(batch)
+        if buffers is None or buffers.capacity < capacity:
+            doubled = 0 if buffers is None else 2 * buffers.capacity  # positions may advance without end
+            buffers = self._buffers[batch] = Buffers(cache, batch, max(capacity, doubled))
+        buffers.take(cache)
+        return buffers
+
+    def _take_step(self, tokens: Tensor, buffers: Buffers, seen: Tensor) -> tuple[Tensor, Tensor]:
+        arguments = (
+            tokens,
+            buffers.position,
+            buffers.position_ids,
+            seen,
+            buffers.keys,
+            buffers.values,
+        )
+        batch = len(tokens)
+        if batch in self._steps:
+            return self._steps[batch](*arguments)
+        with own_forward(self.model):
+            step = CompiledStep(self.model)
+            began = time.perf_counter()
+            result = step(*arguments)
+        self.compile_seconds[batch] = time.perf_counter() - began
+        self._steps[batch] = step
+        return result
 
     def _generate_a_little(self, batch: int) -> None:
         """Enough for a compiled and a recorded step."""
@@ -192,24 +266,19 @@ class _Run:
     """One generation: where it is, and what it has seen."""
 
     def __init__(self, decoder: FastDecoder, ids: Tensor, mask: Tensor | None, new_tokens: int) -> None:
-        batch, length = ids.shape
         self._decoder = decoder
         self._ids = ids
         self._mask = mask
-        needed = -(-(length + new_tokens) // BUCKET) * BUCKET
-        # One bucket more than is ever read: torch.compile takes equal sizes for the same size.
-        self._capacity = needed + BUCKET
-        self._seen = torch.ones(batch, self._capacity, dtype=torch.bool)
-        if mask is not None:
-            self._seen[:, :length] = mask.bool()
-        self._index = length - 1  # the last position seen
+        self._new_tokens = new_tokens
+        self._seen = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        self._index = ids.shape[1] - 1  # the last position seen
         self._read = self._seen[:, :0]
 
     def prefill(self) -> tuple[Tensor, Tensor]:
         """Runs the prompts through the model as it is, and keeps their keys and values."""
         decoder = self._decoder
         cache = DynamicCache()
-        position_ids = self._seen[:, : self._ids.shape[1]].cumsum(dim=1) - 1
+        position_ids = self._seen.cumsum(dim=1) - 1
         logits = decoder.model(
             input_ids=self._ids,
             attention_mask=self._mask,
@@ -218,14 +287,10 @@ class _Run:
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        batch = len(self._ids)
-        buffers = decoder._buffers.get(batch)
-        if buffers is None or buffers.capacity < self._capacity:
-            buffers = decoder._buffers[batch] = Buffers(cache, batch, self._capacity)
-        buffers.take(cache)
-        buffers.position.fill_(self._index)
-        buffers.position_ids.copy_(position_ids[:, -1:])
-        self._buffers = buffers
+        batch, length = self._ids.shape
+        self._buffers = decoder._buffers_for(cache, batch, length + self._new_tokens)
+        self._buffers.position.fill_(self._index)
+        self._buffers.position_ids.copy_(position_ids[:, -1:])
         return logits, logits.argmax(dim=-1, keepdim=True)
 
     def step(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,24 +301,7 @@ class _Run:
         buffers.position_ids += 1
         if self._index >= self._read.shape[1]:
             self._read = buffers.seen(self._seen, (self._index // BUCKET + 1) * BUCKET)
-        arguments = (
-            tokens,
-            buffers.position,
-            buffers.position_ids,
-            self._read,
-            buffers.keys,
-            buffers.values,
-        )
-        decoder = self._decoder
-        batch = len(tokens)
-        if batch in decoder._steps:
-            return decoder._steps[batch](*arguments)
-        step = CompiledStep(decoder.model)
-        began = time.perf_counter()
-        result = step(*arguments)
-        decoder.compile_seconds[batch] = time.perf_counter() - began
-        decoder._steps[batch] = step
-        return result
+        return self._decoder._take_step(tokens, buffers, self._read)
 
 
 def _check_model(model: Any) -> None:
