@@ -146,8 +146,10 @@ def decode_seconds(model: Any, input_ids: torch.Tensor, new_tokens: int) -> floa
         model.generate(
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids),
-            min_new_tokens=new_tokens,
             max_new_tokens=new_tokens,
+            # Nothing ends the text. `min_new_tokens` would see to that with passes over the vocabulary.
+            eos_token_id=model.config.get_text_config(decoder=True).vocab_size,
+            pad_token_id=0,
             do_sample=False,
             use_cache=True,
             streamer=clock,
