@@ -4,6 +4,7 @@
 # make asm-report    instructions per weight of every hot loop of the CPU kernels
 # make cuda-report   what the compiled GPU kernels are made of, and the time they are estimated to take
 # make triton-report   what the Triton kernels are compiled to, for every target
+# make triton-tables   the tiles that are shipped for them, by estimates from the compiled code; triton-report next
 # All prepare .venv and build the package first; both work in a fresh clone with Python, pip and g++.
 
 SHELL := /bin/bash
@@ -17,13 +18,13 @@ export CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=ON -DLOWBIT_BUILD_EMULATED=ON -DCMAKE_C
 # The demo runs on the CPU: it does not wait for the GPU kernels' compilers.
 demo: CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=OFF -DLOWBIT_BUILD_EMULATED=OFF
 
-.PHONY: demo test build bench kernels rivals asm-report cuda-report triton-report lint format clean
+.PHONY: demo test build bench kernels rivals asm-report cuda-report triton-report triton-tables lint format clean
 
 demo: build
 	$(BIN)/python benchmarks/demo.py
 
 test: build lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 bench: build
 	$(BIN)/python -m pytest benchmarks/test_kernels.py --benchmark-columns=min,median,iqr,rounds
@@ -45,6 +46,9 @@ cuda-report: build
 
 triton-report: build
 	PYTHONPATH=benchmarks $(BIN)/python -m triton_report
+
+triton-tables: build
+	PYTHONPATH=benchmarks $(BIN)/python -m triton_report.make_tables
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check $(PY)
