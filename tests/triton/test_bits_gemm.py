@@ -25,14 +25,14 @@ def kernels(layer, tokens, k, precision, **choice):
 @pytest.mark.parametrize(
     ("stored", "group_size", "n", "k", "tokens", "precision", "offsets", "gpu"),
     [
-        (1, 128, 130, 1100, 70, "high", True, A100),  # two row tiles, two splits, two column tiles
+        (1, 128, 130, 1100, 33, "high", True, A100),  # two row tiles, two splits, two column tiles
         (1, -1, 9, 300, 65, "fast", False, A100),
         (2, 32, 5, 333, 33, "fast", True, A100),  # scales inside the inputs of a field
         (2, 160, 5, 333, 17, "high", False, A100),  # across fields
         (3, 128, 65, 300, 66, "fast", True, H100),  # digits of two widths
-        (4, 128, 66, 700, 129, "fast", False, H100),
+        (4, 128, 66, 300, 129, "fast", False, H100),
         (4, 64, 66, 200, 40, "high", False, H100),
-        (7, 128, 5, 300, 65, "fast", False, A100),  # of three
+        (7, 128, 5, 300, 33, "fast", False, A100),  # of three
         (8, 256, 5, 300, 33, "high", True, A100),
     ],
 )
@@ -48,13 +48,12 @@ def test_planes(stored, group_size, n, k, tokens, precision, offsets, gpu):
 
 
 @pytest.mark.parametrize("kind", ["onebit", "mos"])
-@pytest.mark.parametrize("precision", ["high", "fast"])
-def test_scales_of_inputs_and_outputs(kind, precision):
+@pytest.mark.parametrize(("precision", "tokens"), [("high", 17), ("fast", 33)])
+def test_scales_of_inputs_and_outputs(kind, precision, tokens):
     layer = bits.make(kind, 70, 300, 3)
-    x = cases.activations(40, 300, torch.float32, 3)
-    y = layer.native(x, precision)
-    cases.check(layer, x, y, precision)
-    assert bits.same_bits(y, layer.native(x, precision))
+    x = cases.activations(tokens, 300, torch.float32, 3)
+    assert any(name.startswith("gemm") for name in kernels(layer, tokens, 300, precision))
+    cases.check(layer, x, layer.native(x, precision), precision)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +76,7 @@ def test_integers_are_those_of_few_tokens(stored, activation_bits, one_bit_digit
     assert any(name.startswith("gemm") for name in kernels(layer, len(x), k, "high", **choice))
     y = layer.native(x, "high", **choice)
     cases.check(layer, x, y, "high", **choice)
-    few = torch.cat([layer.native(part, "high", **choice) for part in x.split(GEMV_TOKENS)])
-    assert bits.same_bits(y, few)
+    assert bits.same_bits(y[-3:], layer.native(x[-3:], "high", **choice))
 
 
 def test_sums_of_large_codes_fit():
@@ -96,9 +94,9 @@ def test_sums_of_large_codes_fit():
 
 
 def test_segments():
-    parts, k = (5, 129, 64), 140
+    parts, k = (5, 129), 140
     layers = [bits.make("mos", n, k, i) for i, n in enumerate(parts)]
-    x = cases.activations(20, k, torch.float32, 1)
+    x = cases.activations(17, k, torch.float32, 1)
     arguments = [layer.arguments("high") for layer in layers]
     blocks, _, router, in_scales, out_scales, bias = zip(*(a[:6] for a in arguments), strict=True)
     assert isinstance(layers[0].packed, Signs)
@@ -111,11 +109,11 @@ def test_segments():
 
 def test_a_token_that_is_not_finite():
     layer = bits.make("planes", 5, 300, bits=4, group_size=128)
-    x = cases.activations(40, 300, torch.float32)
+    x = cases.activations(17, 300, torch.float32)
     x[7, 3] = torch.inf
     y = layer.native(x, "high")
     assert y[7].isnan().all()
-    assert y.isfinite().sum() == 39 * 5
+    assert y.isfinite().sum() == 16 * 5
 
 
 @pytest.mark.parametrize("form", ["integers", "scaled"])
