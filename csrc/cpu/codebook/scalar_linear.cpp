@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/balanced_for.h"
 #include "core/half.h"
 #include "core/scratch.h"
 #include "core/thread_pool.h"
@@ -145,18 +146,24 @@ lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_
 
   const Token first = token(0);
   const Sums sums{at<float>(base, sums_at), weight.out_features};
-  parallel_for(weight.out_features, 0, [&](int64_t begin, int64_t end, int) {
-    if (digits) {
-      kernels.tables_digits(weight,
-                            {tokens, chunks, lanes, first.chunked_codes, first.lane_scales, first.sum}, sums,
-                            begin, end);
-    } else {
-      kernels.tables_floats(weight, {tokens, chunks, first.chunked_values}, sums, begin, end);
-    }
-    for (int64_t m = 0; m < tokens; ++m) {
-      float* const row = sums.data + m * sums.stride;
-      if (outliers) add_outliers(weight, first.values + m * inputs, begin, end, row);
-      finish_rows(call, m, row + begin, nullptr, LOWBIT_F32, begin, end);
+  constexpr int64_t kUnit = 4;  // rows, which some kernels take together
+  constexpr int64_t kLeastUnits = 8;
+  const int64_t units = (weight.out_features + kUnit - 1) / kUnit;
+  balanced_for(units, get_num_threads(), kLeastUnits, [&](Pieces& pieces, int) {
+    for (int64_t first_unit, last_unit; pieces.next(&first_unit, &last_unit);) {
+      const int64_t begin = first_unit * kUnit, end = std::min(last_unit * kUnit, weight.out_features);
+      if (digits) {
+        kernels.tables_digits(weight,
+                              {tokens, chunks, lanes, first.chunked_codes, first.lane_scales, first.sum},
+                              sums, begin, end);
+      } else {
+        kernels.tables_floats(weight, {tokens, chunks, first.chunked_values}, sums, begin, end);
+      }
+      for (int64_t m = 0; m < tokens; ++m) {
+        float* const row = sums.data + m * sums.stride;
+        if (outliers) add_outliers(weight, first.values + m * inputs, begin, end, row);
+        finish_rows(call, m, row + begin, nullptr, LOWBIT_F32, begin, end);
+      }
     }
   });
   return LOWBIT_OK;
