@@ -217,6 +217,13 @@ def test_kernels_of_triton(kind: str, precision: str, kernel: str, monkeypatch: 
     with assume(Gpu(1)):  # nothing is gained by dividing rows
         assert "combine" not in explained(module).kernel
     if kind == "mos":
-        tuned = {"integers 256 x 4100, 1 bits, 2 columns": Tiles(1, 64, 4, 2)}
-        with assume(Gpu(1, tuned)):
-            assert explained(module).kernel == "prologue + product 64x8"
+        table = {"integers 256 x 4100, 1 bits, 2 columns": Tiles(1, 64, 4, 2)}
+        for gpu, origin in (
+            (Gpu(1, table), "measured on this GPU"),
+            (Gpu(1, shipped=table), "estimated, shipped"),
+            (Gpu(1), "from shape and GPU"),
+        ):
+            with assume(gpu):
+                layer = explained(module)
+            assert layer.kernel == f"prologue + product {64 if gpu != Gpu(1) else 128}x8"
+            assert layer.reason.endswith(f"{layer.kernel}: tiles {origin}")

@@ -12,18 +12,35 @@ from typing import NamedTuple
 import torch
 from lowbit import tuning
 
+from . import shipped
+
 INTERPRETED_MULTIPROCESSORS = 132  # as many as an H100 has
+_NONE: Mapping[str, tuning.Tiles] = MappingProxyType({})
 
 
 class Gpu(NamedTuple):
-    """`tuned`: what measurements on it have chosen, by the key of a product; see lowbit.tuning."""
+    """Tiles by the key of a product: `tuned`, what measurements on this GPU have chosen (lowbit.tuning), and
+    `shipped`, what estimates have for GPUs like it (shipped.py).
+    """
 
     multiprocessors: int
-    tuned: Mapping[str, tuning.Tiles] = MappingProxyType({})
+    tuned: Mapping[str, tuning.Tiles] = _NONE
     capability: tuple[int, int] = (8, 0)  # for compute; on GPUs of other makers than NVIDIA this
+    shipped: Mapping[str, tuning.Tiles] = _NONE
+
+    def tiles(self, product: str) -> tuning.Tiles | None:
+        """Measured ones, else shipped ones, else None: those that shape and GPU suggest."""
+        origin, found = MEASURED, self.tuned.get(product)
+        if found is None:
+            origin, found = SHIPPED, self.shipped.get(product)
+        if (noted := _noted.get()) is not None:
+            noted[product] = COMPUTED if found is None else origin
+        return found
 
 
+MEASURED, SHIPPED, COMPUTED = "measured on this GPU", "estimated, shipped", "from shape and GPU"
 _assumed: ContextVar[Gpu | None] = ContextVar("assumed", default=None)
+_noted: ContextVar[dict[str, str] | None] = ContextVar("noted", default=None)
 
 
 def gpu_of(device: torch.device) -> Gpu:
@@ -37,12 +54,25 @@ def _found(device: torch.device) -> Gpu:
         return Gpu(INTERPRETED_MULTIPROCESSORS)
     count = torch.cuda.get_device_properties(device).multi_processor_count
     capability = torch.cuda.get_device_capability(device) if torch.version.hip is None else (8, 0)
-    return Gpu(count, tuning.load(torch.cuda.get_device_name(device)), capability)
+    tuned = tuning.load(torch.cuda.get_device_name(device))
+    tables = shipped.tables(capability) if torch.version.hip is None else {}
+    return Gpu(count, tuned, capability, tables.get(count, _NONE))
 
 
 def forget() -> None:
     """Looks for stored tuning anew."""
     _found.cache_clear()
+
+
+@contextmanager
+def note_origins() -> Iterator[dict[str, str]]:
+    """Inside, where tiles come from is noted, by product: MEASURED, SHIPPED or COMPUTED."""
+    noted: dict[str, str] = {}
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)
 
 
 @contextmanager

@@ -16,8 +16,11 @@ and all multiprocessors together at no more than 92 % of the DRAM bandwidth, or 
 
 A warp that loads B bytes in a turn of its loop and uses them d turns later takes B in latency / d (Little's
 law). With d < 1, where loads are issued inside the turn that uses them, it issues the rest of the turn only
-after they have come: B in latency + (1 - d) of the turn's instructions. The compiled code says what d is: the
-mean of the bytes under way over the loop's instructions, divided by B.
+after they have come: B in latency + (1 - d) of the turn. The compiled code says what d is: the mean of the
+bytes under way over the loop's instructions, divided by B. Where a loop waits inside a turn for loads other
+than of weights, that is part of the turn, and
+
+    turn     what its warps can take, one turn after the other
 
 The grid runs in waves: full ones, then a last one with fewer blocks. In a wave the multiprocessor with most
 blocks takes as long as its own limits say, or all together as DRAM and L2 say, whichever is longer. A fixed
@@ -63,6 +66,8 @@ class Work:
     loaded: float = 0.0  # bytes that a turn of a warp's loop loads; 0: no more than are under way
     turn: float = 0.0  # instructions of a turn
     before_ns: float = 0.0  # that a block takes before its first weight
+    stall_ns: float | None = None  # that a turn waits for loads of its own; None: not looked at
+    first: float = 0.0  # share of a block's weights that it asks for at once when it begins
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Estimate:
     gbs: float  # bytes / time
     share: float  # of the data sheet's DRAM bandwidth
     stream: float  # the same, without the kernel's start and end
-    bound: str  # what limits a full wave: dram, cache, flight, issue, alu, tensor or l1
+    bound: str  # what limits a full wave: dram, cache, flight, turn, issue, alu, tensor or l1
     issue: float  # share of the issue slots that would be busy at full DRAM bandwidth
     tensor: float  # of the tensor units, the same
     waves: float
@@ -87,13 +92,16 @@ def rates(gpu: Gpu, work: Work, occupancy: Occupancy, blocks: int) -> dict[str, 
     clock = gpu.clock_ghz
     ahead = work.flight / work.loaded if work.loaded else 1.0
     per_instruction = max(DEPENDENT_CLOCKS, warps / ISSUE_PER_CLOCK) / clock
-    waits = max(0.0, 1 - ahead) * work.turn * per_instruction
+    turn = work.turn * per_instruction + (work.stall_ns or 0.0)
+    waits = max(0.0, 1 - ahead) * turn
     found = {
         "dram": gpu.dram_gbs * DRAM_EFFICIENCY,
         "cache": gpu.l2_gbs * work.bytes / work.cached,
         "flight": warps * max(work.flight, work.loaded) / (gpu.loaded_latency_ns + waits),
         "issue": clock * ISSUE_PER_CLOCK * 32 / (work.instructions * per_byte),
     }
+    if work.stall_ns is not None:
+        found["turn"] = warps * work.loaded / turn
     if work.alu:
         found["alu"] = clock * gpu.alu_lanes / (work.alu * per_byte)
     if work.macs and work.mac_rate:
@@ -103,14 +111,18 @@ def rates(gpu: Gpu, work: Work, occupancy: Occupancy, blocks: int) -> dict[str, 
     return found
 
 
-def wave(gpu: Gpu, work: Work, occupancy: Occupancy, blocks: int) -> tuple[float, str]:
-    """Nanoseconds that so many blocks take, at once, and what bounds them."""
+def wave(gpu: Gpu, work: Work, occupancy: Occupancy, blocks: int, first: bool = False) -> tuple[float, str]:
+    """Nanoseconds that so many blocks take, at once, and what bounds them.
+
+    The first wave's first weights come with the latency that fills the pipeline.
+    """
     block_bytes = work.bytes / work.blocks
     most = -(-blocks // gpu.multiprocessors)
     found = {
         name: (blocks if name in SHARED_BY_ALL else most) * block_bytes / rate
         for name, rate in rates(gpu, work, occupancy, most).items()
     }
+    found["flight"] *= 1 - (work.first if first else 0.0)
     bound = max(found, key=lambda name: found[name])
     return found[bound], bound
 
@@ -119,8 +131,12 @@ def estimate(gpu: Gpu, work: Work, occupancy: Occupancy) -> Estimate:
     capacity = occupancy.blocks * gpu.multiprocessors
     full, rest = divmod(work.blocks, capacity)
     # What a wave as full as this grid's can be is bound by.
-    in_full, bound = wave(gpu, work, occupancy, min(work.blocks, capacity))
-    stream = full * in_full + (wave(gpu, work, occupancy, rest)[0] if rest else 0.0)
+    first, bound = wave(gpu, work, occupancy, min(work.blocks, capacity), first=True)
+    stream = first
+    if full > 1:
+        stream += (full - 1) * wave(gpu, work, occupancy, capacity)[0]
+    if full and rest:
+        stream += wave(gpu, work, occupancy, rest)[0]
     nanoseconds = stream + START_NS + gpu.loaded_latency_ns + work.before_ns
     nanoseconds += ARRIVAL_NS if work.splits > 1 else 0
     gbs = work.bytes / nanoseconds

@@ -30,7 +30,8 @@ except ImportError:  # not a Unix
 class Tiles(NamedTuple):
     """What a product may be given instead of the tiles that shape and GPU suggest; 0 keeps those.
 
-    `programs` for each multiprocessor are wanted: fewer rows than that, and their inputs are divided.
+    `programs` for each multiprocessor are wanted: fewer rows than that, and their inputs are divided. With 0
+    they never are, which saves the kernel that adds the parts up.
     """
 
     programs: int
@@ -43,7 +44,12 @@ class Tiles(NamedTuple):
         return Tiles(self.programs, self.rows or rows, self.warps or warps, self.stages or stages)
 
 
-_OF_BITS = tuple(Tiles(*sizes) for sizes in itertools.product((1, 2, 4), (64, 128), (4, 8), (2, 3)))
+# Rows and warps. Of 16 rows a warp, or twice as many for one matrix; fewer cost twice the instructions.
+_ROWS_WARPS = ((32, 2), (64, 2), (64, 4), (128, 4))
+_OF_BITS = tuple(
+    Tiles(programs, *tile, stages)
+    for programs, tile, stages in itertools.product((0, 1, 2, 4), _ROWS_WARPS, (2, 3))
+)
 _OF_OTHERS = tuple(Tiles(programs) for programs in (1, 2, 4, 8))
 
 

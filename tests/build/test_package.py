@@ -110,14 +110,16 @@ def test_contents(native: Path) -> None:
 
 def test_triton_kernels(native: Path, pure: Path) -> None:
     """In both wheels, inside the package alone: the bare name belongs to another one."""
-    kernels = {path.relative_to(ROOT) for path in (ROOT / "triton_kernels").rglob("*.py")}
-    assert Path("triton_kernels/bits/product.py") in kernels
+
+    def files(folder: Path) -> set[Path]:
+        inside = (folder / "triton_kernels").rglob("*")
+        return {path.relative_to(folder) for path in inside if path.suffix in (".py", ".json")}
+
+    kernels = files(ROOT)
+    assert {Path("triton_kernels/bits/product.py"), Path("triton_kernels/tiles/sm_90.json")} <= kernels
     find = "import importlib.util; print(importlib.util.find_spec('triton_kernels'), lowbit.triton_kernels)"
     for site in (native, pure):
-        installed = {
-            path.relative_to(site / "lowbit") for path in (site / "lowbit/triton_kernels").rglob("*.py")
-        }
-        assert installed == kernels
+        assert files(site / "lowbit") == kernels
         assert {path.name.split("-")[0] for path in site.iterdir()} == {"lowbit"}
         bare, inside = python(site, f"import lowbit.triton_kernels; {find}", cwd=site).strip().split(" ", 1)
         assert bare == "None"

@@ -85,10 +85,10 @@ def test_why_tiles_are_impossible_is_told(run, run_json, monkeypatch: pytest.Mon
         return 5.0
 
     monkeypatch.setattr(triton_tune, "microseconds", time)
-    half = {"OutOfMemoryError: no memory": 12}
+    half = {"OutOfMemoryError: no memory": 16}
     shapes = ("--shapes", "64x256,32x256")
     assert [row["impossible"] for row in run_json("tune", *shapes)["products"]] == [half, half]
-    assert "passed over, 24 times: OutOfMemoryError: no memory\n" in run("tune", *shapes).stdout
+    assert "passed over, 32 times: OutOfMemoryError: no memory\n" in run("tune", *shapes).stdout
 
 
 @pytest.mark.usefixtures("_some_gpu")

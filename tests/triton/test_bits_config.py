@@ -31,6 +31,14 @@ def test_large_layers_are_not_split():
     assert config((262144,), 16384, 1, 2, Gpu(132), "scaled").splits == 1
 
 
+@pytest.mark.parametrize("form", ["integers", "scaled"])
+def test_short_rows_of_one_bit_are_not_split(form):
+    for k, splits in ((2048, 1), (2049, 3)):
+        assert config((640,), k, 1, 2, Gpu(132), form).splits == splits
+    assert config((640,), 2048, 1, 2, Gpu(132), form, (4,)).splits == 2
+    assert config((640,), 2048, 1, 2, Gpu(132), "exact").splits == 2
+
+
 def test_segments_start_tiles():
     assert row_tiles((1, 128, 129), 128) == 4
 

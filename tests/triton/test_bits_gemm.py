@@ -129,3 +129,13 @@ def test_when_and_how(form, gpu):
     for n, splits in ((128, 16), (640, 16), (2048, gpu.multiprocessors // 16), (16384, 1)):
         plan = config((n,), 16384, 100, 1, gpu, "integers")
         assert plan.splits == splits
+
+
+@pytest.mark.parametrize(("gpu", "tile"), [(H100, (64, 128, 4)), (A100, (128, 64, 8))])
+@pytest.mark.parametrize(
+    ("form", "columns_per_token", "widths", "offsets"),
+    [("scaled", 1, (4, 4), False), ("scaled", 2, (4,), True), ("integers", 2, (4, 4), False)],
+)
+def test_tiles_where_sums_crowd_the_registers(gpu, tile, form, columns_per_token, widths, offsets):
+    plan = config((4096,), 4096, 1000, columns_per_token, gpu, form, widths, "", offsets)
+    assert (plan.block_rows, plan.block_columns, plan.warps) == tile

@@ -1,6 +1,6 @@
 """Tiles, warps and splits of a product: pure functions of shape and GPU, so nothing is tuned at load.
 
-What `lowbit tune` has measured on the GPU goes before them.
+What `lowbit tune` has measured on the GPU goes before them, and then what is shipped for GPUs like it.
 
 The numbers come from the compiled code. 128 rows in four warps amortise the fragments of the activations
 (0.51 thread-instructions per one-bit weight at 16 columns on sm_80, 0.59 with eight warps or with 64 rows).
@@ -9,6 +9,7 @@ Wider tiles than 16 columns spill, or cost as much per column; for many tokens t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,36 @@ class Config(NamedTuple):
     splits: int
 
 
+class Product(NamedTuple):
+    """What tiles are chosen for, up to GEMV_TOKENS tokens; `str()` is its key in tables of them."""
+
+    form: str
+    segments: tuple[int, ...]
+    in_features: int
+    widths: tuple[int, ...]
+    columns_per_token: int
+    scales: str  # those inside a row, in words, each after a comma
+
+    def __str__(self) -> str:
+        rows, bits = ("+".join(map(str, sizes)) for sizes in (self.segments, self.widths))
+        kind = f"{bits} bits, {self.columns_per_token} columns{self.scales}"
+        return f"{self.form} {rows} x {self.in_features}, {kind}"
+
+    @staticmethod
+    def parse(key: str) -> Product:
+        """The inverse of `str()`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        found = re.fullmatch(r"(\w+) ([\d+]+) x (\d+), ([\d+]+) bits, (\d) columns(.*)", key)
+        if found is None:
+            raise ValueError(f"'{key}' is no product over bits")
+        form, rows, inputs, bits, columns, scales = found.groups()
+        segments, widths = (tuple(map(int, sizes.split("+"))) for sizes in (rows, bits))
+        return Product(form, segments, int(inputs), widths, int(columns), scales)
+
+
 def row_tiles(segments: Sequence[int], block_rows: int) -> int:
     """Tiles of rows; each segment starts with one of its own."""
     return sum(-(-size // block_rows) for size in segments)
@@ -58,7 +89,7 @@ def config(
     Args:
         form: "integers" (sums over whole rows), "scaled" (sums leave the integers inside a row) or "exact".
         widths: bits of the digits.
-        scales: those inside a row, in words; only measured tiles depend on them.
+        scales: those inside a row, in words; only tiles from tables depend on them.
         offsets: whether there are offsets inside a row.
     """
     columns = tokens * columns_per_token
@@ -73,16 +104,17 @@ def config(
         # Without a second column to join at once, scaled sums of 16 columns spill.
         narrow = columns <= 8 or (form == "scaled" and columns_per_token == 1)
         rows, width, warps = 128, 8 if narrow else 16, 4
-    per_multiprocessor = PROGRAMS_PER_MULTIPROCESSOR
+    # A second span of one-bit weights takes less time than the kernel that adds two parts up.
+    short = form != "exact" and tuple(widths) == (1,) and in_features <= 2 * SPAN_INPUTS
+    per_multiprocessor = 0 if short else PROGRAMS_PER_MULTIPROCESSOR
     if tokens <= GEMV_TOKENS:
-        shape = f"{'+'.join(map(str, segments))} x {in_features}"
-        product = f"{form} {shape}, {'+'.join(map(str, widths))} bits, {columns_per_token} columns{scales}"
-        if (tuned := gpu.tuned.get(product)) is not None:
-            per_multiprocessor, rows, warps, stages = tuned.over(rows, warps, stages)
+        product = Product(form, tuple(segments), in_features, tuple(widths), columns_per_token, scales)
+        if (tiles := gpu.tiles(str(product))) is not None:
+            per_multiprocessor, rows, warps, stages = tiles.over(rows, warps, stages)
     programs = row_tiles(segments, rows)
     if tokens > GEMV_TOKENS:
         programs *= -(-columns // width)
-    wanted = -(-per_multiprocessor * gpu.multiprocessors // programs)
+    wanted = max(1, -(-per_multiprocessor * gpu.multiprocessors // programs))
     kernel = "exact" if form == "exact" else "product"
     return Config(kernel, rows, width, warps, stages, *_splits(in_features, wanted))
 
@@ -101,17 +133,17 @@ def _gemm(
 
     128 x 128 spill with offsets, and with several digits if each has sums of its own or all sums, of one
     column per token, are converted. These spill on sm_90 anyway, where a thread has parts of 64 columns
-    instead of 16. A program has a multiprocessor for itself; rows are split where at least half of those have
-    none.
+    instead of 16: there all of them have 64 rows, which leaves 128 columns to share the weights' masks. A
+    program has a multiprocessor for itself; rows are split where at least half of those have none.
     """
     rows, width, warps, stages = 128, 128, 8, 2
     converted = form == "scaled" and columns_per_token == 1
     crowded = offsets or (digits > 1 and (converted or form == "integers"))
-    if columns <= 64 or crowded:
+    if columns > 64 and gpu.capability[0] == 9 and (crowded or converted):
+        rows, warps = 64, 4
+    elif columns <= 64 or crowded:
         width = 64
         stages = 2 if crowded or converted else 3
-    elif converted and gpu.capability[0] == 9:
-        rows, warps = 64, 4
     programs = row_tiles(segments, rows) * -(-columns // width)
     wanted = max(1, gpu.multiprocessors // programs)
     return Config("gemm", rows, width, warps, stages, *_splits(in_features, wanted))

@@ -128,10 +128,10 @@ def _product(
         and layer.in_features % SPAN_INPUTS == 0
         and not crowded
     )
-    heavy = quads or (layer.grouped and layer.offsets is not None) or len(layer.widths) > 1
+    heavy = layer.grouped and (unit == GROUP_INPUTS or layer.offsets is not None)
     constexprs |= {
         "QUADS": quads,
-        "HALVED": heavy and not integers,
+        "HALVED": (heavy or len(layer.widths) > 1) and not integers,
         "ROW_PARTS": 2 if plan.block_rows >= 32 * plan.warps and not crowded else 1,
     }
     return Call(product, grid, arguments, constexprs, options)

@@ -44,7 +44,7 @@ def plan(
         narrow, wide: rows, columns and warps of a program up to GEMV_TOKENS tokens, and above.
     """
     rows, columns, warps = narrow if tokens <= GEMV_TOKENS else wide
-    tuned = gpu.tuned.get(f"{name}, {out_features} rows, {steps} steps") if tokens <= GEMV_TOKENS else None
+    tuned = gpu.tiles(f"{name}, {out_features} rows, {steps} steps") if tokens <= GEMV_TOKENS else None
     per_multiprocessor = PROGRAMS_PER_MULTIPROCESSOR if tuned is None else tuned.programs
     wanted = -(-per_multiprocessor * gpu.multiprocessors // -(-out_features // rows))
     splits = max(min(wanted, steps), -(-steps // most_steps))

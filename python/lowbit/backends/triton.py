@@ -109,9 +109,11 @@ class TritonBackend:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         from lowbit.ops._triton import KERNELS
+        from lowbit.triton_kernels.gpu import note_origins
         from lowbit.triton_kernels.launch import dry_run
 
-        with FakeTensorMode() as mode, dry_run() as launches:
+        with FakeTensorMode() as mode, dry_run() as launches, note_origins() as origins:
             fake = [mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments]
             KERNELS[kind](torch.empty(x.shape, dtype=x.dtype, device=fake[0].device), *fake)
-        return KernelChoice(" + ".join(map(str, launches)))
+        tiles = f"tiles {', '.join(dict.fromkeys(origins.values()))}" if origins else ""
+        return KernelChoice(" + ".join(map(str, launches)), tiles)

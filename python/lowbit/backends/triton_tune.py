@@ -14,7 +14,7 @@ import torch
 from triton.errors import TritonError
 from triton.testing import do_bench
 
-from lowbit.triton_kernels.gpu import assume, gpu_of
+from lowbit.triton_kernels.gpu import assume, gpu_of, note_origins
 from lowbit.triton_kernels.launch import dry_run
 from lowbit.tuning import Tiles, candidates
 
@@ -25,7 +25,8 @@ LEAST_GAIN = 0.02  # less is noise, and not worth a change
 
 @dataclass(frozen=True)
 class Tuned:
-    """A product: microseconds as shape and GPU suggest, and with `tiles`, None where nothing was faster.
+    """A product: microseconds with the tiles that it has unmeasured, and with `tiles`, None where nothing was
+    faster.
 
     `impossible`: how many tiles the GPU or the compiler refused, by reason.
     """
@@ -50,23 +51,11 @@ def microseconds(run: Run) -> float:
     return 1e3 * float(do_bench(graph.replay, return_mode="median"))
 
 
-class _Asked(dict[str, Tiles]):
-    """Notes what it is asked for."""
-
-    def __init__(self) -> None:
-        self.products: list[str] = []
-
-    def get(self, key: str, default: object = None) -> object:  # type: ignore[override]
-        self.products.append(key)
-        return default
-
-
 def products(run: Run, on: torch.device) -> list[str]:
     """What tiles may be chosen for in `run`, which is not carried out."""
-    asked = _Asked()
-    with assume(gpu_of(on)._replace(tuned=asked)), dry_run():
+    with assume(gpu_of(on)), note_origins() as origins, dry_run():
         run()
-    return list(dict.fromkeys(asked.products))
+    return list(origins)
 
 
 def tune(run: Run, on: torch.device, done: Mapping[str, object], time: Timer) -> Sequence[Tuned]:

@@ -1,0 +1,105 @@
+"""The choice of tiles as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from cuda_report.gpus import Gpu
+from lowbit.triton_kernels.bits.config import Product
+from report import markdown_table
+from shapes import MODELS
+
+from .choice import LEAST_GAIN, TOKENS, Choice
+
+# Architecture and multiprocessors: the GPUs with these, and what was chosen for them.
+Chosen = Mapping[tuple[int, int], tuple[Sequence[Gpu], Sequence[Choice]]]
+
+SHOWN = "llama3-8b"
+
+
+def document(chosen: Chosen) -> str:
+    return (
+        "\n\n".join(
+            [
+                "# Triton kernels: shipped tiles",
+                "Written by `make triton-tables`. **Estimates, no measurements**: of code that was compiled "
+                "and never run on a GPU, by the model in `benchmarks/triton_report/estimate.py`. Facts of "
+                "the code and all choices are in `triton_tiles.json`.",
+                "Candidates are those of `lowbit tune`; the tiles that shape and GPU suggest "
+                "(`triton_kernels/bits/config.py`) are replaced where a call is estimated to take "
+                f"{LEAST_GAIN:.0%} less, the mean over {', '.join(map(str, TOKENS))} tokens and the GPUs of "
+                "a row, and in none of these cases more; or where their code spills registers. What is "
+                "chosen does not spill.",
+                "## How many",
+                "Products looked at, and how many of them have other tiles than shape and GPU suggest; in "
+                "brackets for how many of these that is because registers are spilled otherwise. What a call "
+                "gains on average, those that stay as they were included and those left out.",
+                markdown_table(
+                    ("GPU", "code", "products", "other tiles", "gain of all", "gain of these"),
+                    _counts(chosen),
+                ),
+                "## By kind of layer",
+                "Other tiles / products, and the mean gain of all.",
+                markdown_table(("layer", *(_title(gpus) for gpus, _ in chosen.values())), _kinds(chosen)),
+                f"## Layers of {SHOWN}, one token",
+                "Microseconds of a call, estimated: with the tiles that shape and GPU suggest, and with "
+                "others where there are any (programs a multiprocessor, rows, warps, stages; with 0 programs "
+                "rows are never split).",
+                markdown_table(("layer", *(_title(gpus) for gpus, _ in chosen.values())), _calls(chosen)),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _title(gpus: Iterable[Gpu]) -> str:
+    return ", ".join(gpu.name for gpu in gpus)
+
+
+def _counts(chosen: Chosen) -> Iterator[tuple[Any, ...]]:
+    for (architecture, _), (gpus, found) in chosen.items():
+        others = [one for one in found if one.tiles is not None]
+        yield (
+            _title(gpus),
+            f"sm_{architecture}",
+            len(found),
+            f"{len(others)} ({sum(one.spilled for one in others)})",
+            f"{mean(one.gain for one in found):.1%}",
+            f"{mean(one.gain for one in others):.1%}" if others else "",
+        )
+
+
+def kind_of(product: str) -> str:
+    """Without sizes, as a reader calls it."""
+    parsed = Product.parse(product)
+    fast = parsed.scales.endswith(", fast")
+    scales = parsed.scales.removesuffix(", fast") or ", whole rows"
+    return f"{sum(parsed.widths)} bits{scales}, {'fast' if fast else 'high'}"
+
+
+def _kinds(chosen: Chosen) -> Iterator[tuple[Any, ...]]:
+    (_, first), *_ = chosen.values()
+    for kind in dict.fromkeys(kind_of(one.product) for one in first):
+        cells = []
+        for _, found in chosen.values():
+            own = [one for one in found if kind_of(one.product) == kind]
+            others = sum(one.tiles is not None for one in own)
+            cells.append(f"{others} / {len(own)}, {mean(one.gain for one in own):.1%}")
+        yield (kind, *cells)
+
+
+def _calls(chosen: Chosen) -> Iterator[tuple[Any, ...]]:
+    shapes = {(shape.out_features, shape.in_features) for shape in MODELS[SHOWN]}
+    for row in zip(*(found for _, found in chosen.values()), strict=True):
+        product = Product.parse(row[0].product)
+        if (*product.segments, product.in_features) in shapes:
+            layer = f"{product.segments[0]} x {product.in_features}, {kind_of(row[0].product)}"
+            yield (layer, *map(_call, row))
+
+
+def _call(one: Choice) -> str:
+    if one.tiles is None:
+        return f"{one.before:.1f}"
+    return f"{one.before:.1f}, {one.after:.1f} ({', '.join(map(str, one.tiles))})"

@@ -1,0 +1,251 @@
+"""The shipped tiles against the facts that they were chosen by, and the parts of the choice."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton")
+
+from cuda_report.disassembly import Instruction, tool
+from cuda_report.loops import Loop
+from lowbit.triton_kernels import shipped
+from lowbit.triton_kernels.bits.config import Product
+from lowbit.triton_kernels.bits.variants import Variant, shipped_variants
+from lowbit.tuning import Tiles
+from shapes import MODELS
+from triton_report.choice import FORMS, LEAST_GAIN, alike, choose, code_of, plan_with, products
+from triton_report.estimate import microseconds, work_of
+from triton_report.facts import Copies, Facts, shortest, stall_clocks, waits_of
+from triton_report.gpus import GPUS
+from triton_report.known import TARGETS, compiled
+from triton_report.make_tables import RESULTS
+
+W4 = "scaled 4096 x 4096, 4 bits, 2 columns, groups of 128"
+LARGE = W4.replace("4096 x 4096", "65536 x 8192")
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / "triton_tiles.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def facts(document: dict[str, Any]) -> dict[tuple[str, str], Facts]:
+    return {(target, name): Facts(*row) for target, name, *row in document["facts"]}
+
+
+def test_tables_are_what_was_chosen(document: dict[str, Any]) -> None:
+    tables: dict[tuple[str, int], dict[str, Tiles]] = {}
+    for target, multiprocessors, product, tiles, gain, *_ in document["choices"]:
+        table = tables.setdefault((target, multiprocessors), {})
+        if tiles is not None:
+            table[product] = Tiles(*tiles)
+        else:
+            assert gain == 0
+    assert tables == {
+        (f"sm_{architecture}", multiprocessors): table
+        for architecture in TARGETS
+        for multiprocessors, table in shipped.tables(divmod(architecture, 10)).items()
+    }
+    assert tables.keys() == {(f"sm_{gpu.architecture}", gpu.multiprocessors) for gpu in GPUS}
+
+
+@pytest.mark.parametrize("architecture", TARGETS)
+def test_the_facts_lead_to_the_tables(architecture: int, facts: dict[tuple[str, str], Facts]) -> None:
+    """For the shapes of one model."""
+    target = f"sm_{architecture}"
+    shapes = {(shape.out_features, shape.in_features) for shape in MODELS["llama3-8b"]}
+    some = [product for product in products() if (*product.segments, product.in_features) in shapes]
+    assert len(some) == len(FORMS) * len(shapes)
+    for multiprocessors, gpus in alike(GPUS, architecture).items():
+        table = shipped.tables(divmod(architecture, 10))[multiprocessors]
+        for product in some:
+            choice = choose(product, gpus, lambda variant: facts[target, variant.name])
+            assert choice.tiles == table.get(str(product))
+
+
+@pytest.mark.parametrize("architecture", TARGETS)
+def test_what_is_shipped_was_compiled_and_spills_nothing(
+    architecture: int, facts: dict[tuple[str, str], Facts]
+) -> None:
+    variants = shipped_variants(divmod(architecture, 10))
+    for variant in variants:
+        found = facts[f"sm_{architecture}", variant.name]
+        assert found.spills == 0
+        assert 0 < found.registers <= 255
+        assert 0 < found.shared <= 99 * 1024 or architecture in (80, 90, 100)
+
+
+def test_facts_are_those_of_the_code(
+    facts: dict[tuple[str, str], Facts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few compiled anew, in other processes, because what is interpreted here cannot be compiled here."""
+    try:
+        tool("cuobjdump")
+        tool("nvdisasm")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    some = [(architecture, shipped_variants(divmod(architecture, 10))[0]) for architecture in (80, 90)]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        now = list(pool.map(compiled, *zip(*some, strict=True)))
+    assert now == [facts[f"sm_{architecture}", variant.name] for architecture, variant in some]
+
+
+# ---- the choice ----
+
+
+def _facts(**changes: Any) -> Facts:
+    values: dict[str, Any] = {
+        "registers": 128,
+        "spills": 0,
+        "shared": 36864,
+        "weights": 65536,
+        "instructions": 420,
+        "alu": 180,
+        "macs": 131072,
+        "l1": 700,
+        "loaded": 8192,
+        "under_way": 8192.0,
+        "warpgroup": False,
+        "waits": "",
+    }
+    return Facts(**{**values, **changes})
+
+
+def test_only_what_is_better_is_chosen() -> None:
+    """Where all code is alike, only splits differ; what spills is passed over, and its gain is not enough."""
+    gpus = alike(GPUS, 90)[132]
+    large = Product.parse(LARGE)
+    assert choose(large, gpus, lambda variant: _facts()).tiles is None
+
+    def slow_with_128(variant: Variant) -> Facts:
+        return _facts(instructions=420 if variant.rows < 128 else 4200)
+
+    chosen = choose(large, gpus, slow_with_128)
+    assert chosen.tiles is not None
+    assert chosen.tiles.rows < 128
+    assert chosen.gain > LEAST_GAIN
+    assert chosen.after < chosen.before
+
+    def spilled_but(rows: int) -> Any:
+        return lambda variant: _facts(
+            spills=8 * (variant.rows != rows), instructions=4200 if rows == 32 else 420
+        )
+
+    for rows in (32, 64):  # the first is no gain, but the usual tiles spill
+        own = choose(large, gpus, spilled_but(rows))
+        assert own.tiles is not None
+        assert own.tiles.rows == rows
+        assert own.spilled
+
+    # Nor what is estimated from code that spills, even if the code of its splits does not.
+    def spills_whole(variant: Variant) -> Facts:
+        small = variant.rows < 128
+        return _facts(spills=8 * (small and not variant.split), instructions=420 if small else 4200)
+
+    kept = choose(Product.parse(W4), gpus, spills_whole).tiles
+    assert kept is None or kept.rows == 128
+    exactly = choose(large, gpus, lambda variant: _facts(spills=8 * variant.split, instructions=420))
+    assert exactly.tiles is None
+
+
+@pytest.mark.parametrize(
+    ("key", "worse"),
+    [
+        (LARGE, {"instructions": 4200}),
+        (LARGE, {"macs": 131072 * 40}),
+        (LARGE, {"l1": 7000}),
+        (LARGE, {"registers": 255, "under_way": 500.0}),
+        (W4, {"under_way": 500.0}),  # few programs, each of which waits
+        (W4, {"waits": "10-12 20-22 30-32"}),
+    ],
+)
+def test_what_makes_a_product_slow(key: str, worse: dict[str, Any]) -> None:
+    product = Product.parse(key)
+    times = []
+    for gpu in GPUS:
+        plan = plan_with(product, 1, gpu, Tiles(0, 128, 4, 2))
+        times.append([microseconds(product, plan, found, 1, gpu) for found in (_facts(), _facts(**worse))])
+    assert all(usual <= slow for usual, slow in times)
+    assert any(usual < 0.98 * slow for usual, slow in times)
+
+
+def test_the_work_of_a_product() -> None:
+    product, h100 = Product.parse(W4), GPUS[1]
+    plan = plan_with(product, 1, h100, Tiles(0, 128, 4, 2))
+    work = work_of(product, plan, _facts(), 1, h100)
+    assert work.blocks == 32
+    assert work.weights == 4096 * 4096
+    assert work.bytes == 4096 * 4096 / 2 + 4096 * 32 * 2
+    assert work.instructions == pytest.approx(420 * 32 * 4 / 65536)
+    assert work.macs == 131072 * 4 / 65536
+    assert work.first == 1 / 8  # turns of 512 inputs
+    split = plan_with(product, 1, h100, Tiles(2, 128, 4, 2))
+    assert work_of(product, split, _facts(), 1, h100).blocks == 128
+    assert work_of(product, split, _facts(), 1, h100).cached == work.cached + 4 * 4 * 4096
+    wide = plan_with(product, 16, h100, Tiles(0, 128, 4, 2))
+    assert work_of(product, wide, _facts(), 16, h100).blocks == 64  # two tiles of 16 columns
+
+
+def test_code_is_compiled_once_for_many_shapes() -> None:
+    def code(key: str) -> Variant:
+        product = Product.parse(key)
+        return code_of(product, plan_with(product, 1, GPUS[0], Tiles(0, 64, 4, 2)))
+
+    assert code(W4) == code(W4.replace("4096 x 4096", "14336 x 2048"))
+    assert code(W4) != code(W4.replace("4096 x 4096", "4096 x 3584"))  # no whole spans of scales
+    assert len({code(W4).name, code(W4.replace("x 4096", "x 3584")).name}) == 2
+
+
+# ---- facts of a loop ----
+
+
+def _loop(*lines: tuple[str, str]) -> Loop:
+    return Loop(tuple(Instruction(16 * place, "", *line) for place, line in enumerate(lines)))
+
+
+def test_copies_under_way() -> None:
+    """One block of 512 bytes a turn, and columns; waited for at once, or with a turn between."""
+    copies = (
+        ("LDGSTS.E.BYPASS.128", "[R1], desc[UR4][R2.64]"),
+        ("LDGDEPBAR", ""),
+        ("LDGSTS.E.64", "[R1], desc[UR4][R2.64]"),
+        ("LDGDEPBAR", ""),
+    )
+    products = (("IMMA", ""),) * 10
+    alone = Copies.of(_loop(("DEPBAR.LE", "SB0, 0x0"), *products, *copies), 512)
+    assert (alone.loaded, alone.under_way) == (512, 512 * 3 / 15)
+    ahead = Copies.of(_loop(("DEPBAR.LE", "SB0, 0x2"), *products, *copies), 512)
+    assert (ahead.loaded, ahead.under_way) == (512, 512 + 512 * 3 / 15)
+
+
+def test_waits() -> None:
+    loop = _loop(
+        ("LDG.E.64", "R8, desc[UR4][R2.64]"),
+        ("IADD3", "R1, R2, R3, RZ"),
+        ("FMUL", "R4, R9, R5"),
+        ("LDG.E", "R10, desc[UR4][R2.64]"),
+        ("FADD", "R11, R4, R5"),
+        ("FMUL", "R12, R10, R5"),
+        ("LDG.E", "R11, desc[UR4][R2.64]"),
+    )
+    assert list(waits_of(loop)) == [(0, 2), (3, 5), (6, 11)]
+    assert shortest([(0, 9), (1, 5), (3, 5), (4, 20), (6, 9)]) == [(3, 5), (6, 9)]
+
+
+def test_stalls() -> None:
+    assert stall_clocks([], 100, 4) == 0
+    assert stall_clocks([(0, 10)], 100, 4) == 60
+    assert stall_clocks([(0, 30)], 100, 4) == 0
+    # The second was loaded before the first was waited for, or after that.
+    assert stall_clocks([(0, 10), (5, 12)], 100, 4) == 72
+    assert stall_clocks([(0, 10), (10, 20)], 100, 4) == 120

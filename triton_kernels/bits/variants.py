@@ -1,0 +1,85 @@
+"""What the code of a product depends on, so that it is compiled ahead of time once for many shapes."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from lowbit.formats import PRECISIONS
+from lowbit.tuning import Tiles
+
+from .. import shipped
+from ..compiled import Launch
+from ..gpu import Gpu
+from .ahead import EXPERTS, FEATURES, layer_of, product_launch
+from .config import GEMV_TOKENS, SPAN_INPUTS, Config, Product, config
+from .staging import Kind
+
+
+class Variant(NamedTuple):
+    """A kind of layer, its sizes aside, with tiles.
+
+    Attributes:
+        product: of FEATURES rows and inputs, or a little less where rows are no whole spans and their scales
+            are read one by one.
+        split: whether rows are; single: whether a program has one span, of which Triton makes a constant.
+    """
+
+    product: Product
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+    split: bool
+    single: bool
+
+    @property
+    def name(self) -> str:
+        """Of the row in the report."""
+        kind = self.product
+        layer = f"{sum(kind.widths)} bits{kind.scales}, {kind.columns_per_token} columns a token"
+        tile = f"{self.rows}x{self.columns}, {self.warps} warps, {self.stages} stages"
+        ragged = ", ragged" if kind.in_features % SPAN_INPUTS else ""
+        return f"shipped: {layer}, {tile}{ragged}{', split' * self.split}{', one span' * self.single}"
+
+    def launch(self) -> Launch:
+        inputs = self.product.in_features
+        if self.single and not self.split:
+            inputs -= FEATURES - SPAN_INPUTS
+        kind = self.product._replace(in_features=inputs)
+        groups = re.search(r"groups of (\d+)", kind.scales)
+        layer = layer_of(
+            sum(kind.widths),
+            int(groups[1]) if groups else -1,
+            in_features=inputs,
+            experts=EXPERTS if kind.widths == (1,) and not groups else 0,
+        )
+        precision = PRECISIONS.index("fast" if kind.scales.endswith(", fast") else "high")
+        tiles = Tiles(1 if self.split else 0, self.rows, self.warps, self.stages)
+        parts = FEATURES // SPAN_INPUTS if self.single else 2
+        gpu = Gpu(parts * FEATURES // self.rows, {str(kind): tiles})
+        tokens = self.columns // kind.columns_per_token
+        return product_launch(self.name, layer, Kind(precision, 0), tokens, gpu)
+
+
+def variant_of(product: Product, plan: Config) -> Variant:
+    whole = product.in_features % SPAN_INPUTS == 0 or "groups" not in product.scales
+    alike = product._replace(segments=(FEATURES,), in_features=FEATURES if whole else FEATURES - 128)
+    sizes = (plan.block_rows, plan.block_columns, plan.warps, plan.stages)
+    return Variant(alike, *sizes, plan.splits > 1, plan.split_spans == 1)
+
+
+def plan_of(product: Product, tokens: int, gpu: Gpu) -> Config:
+    form, segments, in_features, widths, columns, scales = product
+    return config(segments, in_features, tokens, columns, gpu, form, widths, scales)
+
+
+def shipped_variants(capability: tuple[int, int]) -> list[Variant]:
+    """Those of the shipped tiles, for as few and as many tokens as they serve."""
+    found = set()
+    for multiprocessors, table in shipped.tables(capability).items():
+        gpu = Gpu(multiprocessors, capability=capability, shipped=table)
+        for key in table:
+            product = Product.parse(key)
+            found |= {variant_of(product, plan_of(product, tokens, gpu)) for tokens in (1, GEMV_TOKENS)}
+    return sorted(found)
