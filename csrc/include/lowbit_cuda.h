@@ -20,7 +20,8 @@ extern "C" {
 #endif
 
 /* c = a b^T: a [a_rows][inputs] and b [b_rows][inputs] in fp16, c [a_rows][b_rows] and its sums in fp32; rows
- * without gaps, inputs a multiple of 64, all three aligned as the workspace is. To be queued on `stream`. */
+ * without gaps, inputs a multiple of 64, all three aligned as the workspace is. To be queued on `stream`. The
+ * operands fill the range of fp16: sums in fp16 would overflow. */
 typedef struct lowbit_cuda_product {
   int64_t a_rows, b_rows, inputs;
   const void* a;

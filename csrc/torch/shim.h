@@ -67,6 +67,9 @@ int32_t aoti_torch_dtype_int32();
 int32_t aoti_torch_dtype_int64();
 int32_t aoti_torch_dtype_uint16();
 
+// What the last call that failed on this thread had to say. Torch has it from 2.13 on; null before.
+[[gnu::weak]] const char* torch_exception_get_what_without_backtrace();
+
 AOTITorchError torch_list_size(StableListHandle list, size_t* size);
 AOTITorchError torch_list_get_item(StableListHandle list, size_t index, StableIValue* element);
 AOTITorchError torch_delete_list(StableListHandle list);

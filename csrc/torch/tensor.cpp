@@ -63,7 +63,12 @@ bool crosses(const Tensor& x, const Tensor& out) {
 }  // namespace
 
 void check_torch(AOTITorchError error, const char* call) {
-  if (error != 0) throw std::runtime_error(std::string("lowbit: torch's ") + call + " failed");
+  if (error == 0) return;
+  std::string sentence = std::string("lowbit: torch's ") + call + " failed";
+  if (torch_exception_get_what_without_backtrace != nullptr) {
+    sentence = sentence + ": " + torch_exception_get_what_without_backtrace();
+  }
+  throw std::runtime_error(sentence);
 }
 
 int32_t torch_code(Dtype dtype) {

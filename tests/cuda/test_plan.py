@@ -219,7 +219,7 @@ def test_products_of_the_caller(device: Device) -> None:
     assert "expanded once for every 64 columns" in why_not(found, "gemm")
     for kernel, changes, word in (
         ("gemm", {"tokens": 256, "matmul": True}, "256 tokens are not more than 256"),
-        ("gemm", {"tokens": 257}, "the caller has no matrix product"),
+        ("gemm", {"tokens": 257}, "the caller lends no matrix product"),
         ("gemm", {"tokens": 257, "matmul": True, "precision": "fast"}, "products stay integers"),
         ("gemm", {"tokens": 257, "matmul": True, "activation_bits": 8}, "products stay integers"),
         ("fp32", {"tokens": 257, "matmul": True, "precision": "exact"}, "must not be rounded"),

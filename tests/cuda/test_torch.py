@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
-from lowbit.backends import cuda
+from lowbit.backends import cuda, cuda_plan
+from lowbit.backends.torch import ARGUMENTS
 from lowbit.formats import Planes, Signs
 from lowbit.formats.base import group_count
 
-from tests.emulated.device import KIND
+from tests.emulated.device import BUILD, KIND
 from tests.native import needs_emulated
 from tests.ops import cases, targets
 
@@ -65,6 +68,72 @@ def test_wrong_arguments(change: dict[int, object], message: str) -> None:
         arguments[position] = value
     with pytest.raises(RuntimeError, match=message):
         layer.operator()(*arguments)
+
+
+MANY = 257
+
+
+@pytest.fixture(params=["signs", "planes"])
+def many(request: pytest.FixtureRequest) -> tuple[cases.Layer, torch.Tensor]:
+    """A layer, and more tokens than its kernels keep to themselves."""
+    layer = cases.make(request.param, 20, 130, group_size=-1, target=targets.EMULATED)
+    return layer, cases.activations(MANY, 130, torch.float32)
+
+
+@pytest.fixture
+def allow() -> Iterator[Callable[[bool], None]]:
+    """Lets torch sum products of fp16 in fp16, or not."""
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_fp16_accumulation
+    yield lambda allowed: setattr(settings, "allow_fp16_accumulation", allowed)
+    settings.allow_fp16_accumulation = before
+
+
+def test_sums_in_fp16_are_declined(
+    many: tuple[cases.Layer, torch.Tensor],
+    allow: Callable[[bool], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where torch may sum fp16 in fp16, the package's own kernel multiplies, and explain says so."""
+    layer, x = many
+    products: list[torch.dtype] = []
+
+    def product(a: torch.Tensor, *args: object, **out: object) -> torch.Tensor:
+        products.append(a.dtype)
+        return torch_product(a, *args, **out)  # type: ignore[arg-type]
+
+    torch_product = targets.product
+    monkeypatch.setattr(targets, "product", product)
+    monkeypatch.setattr(cuda_plan, "LIBRARY", BUILD / "liblowbit_emulated.so")
+    cuda_plan._library.cache_clear()
+
+    kind, arguments = layer.packed.kind, layer.arguments("high")
+    named = dict(zip(ARGUMENTS[kind], (x, *arguments), strict=True))
+    widths = tuple(cuda.digit_widths(*named["weight"].shape[:2]))
+    for allowed, kernel, eps in ((False, "matmul", 1e-3), (True, "gemm", 1e-5), (False, "matmul", 1e-3)):
+        products.clear()
+        allow(allowed)
+        y = layer.operator()(x, *arguments)
+        assert bool(products) is not allowed
+        cases.check(layer, x, y, "high", eps)
+        choice = cuda_plan.choose(kind, named, cuda_plan.Gpu(90, 132), widths)
+        assert choice.kernel == kernel
+    cuda_plan._library.cache_clear()
+
+
+def test_reason_of_torch(many: tuple[cases.Layer, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch says of a product that fails is in the error."""
+
+    def product(*args: object, **out: object) -> torch.Tensor:
+        raise RuntimeError("CUBLAS_STATUS_MADE_UP")
+
+    layer, x = many
+    monkeypatch.setattr(targets, "product", product)
+    message = (
+        "_linear: the caller's matrix product failed: lowbit: torch's mm failed: .*CUBLAS_STATUS_MADE_UP"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        layer.operator()(x, *layer.arguments("high"))
 
 
 def test_kinds_are_those_of_the_formats() -> None:

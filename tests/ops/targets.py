@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from lowbit import backends, ops
+from lowbit.backends import cuda_flags
 from lowbit.backends.cuda import KINDS_OF_BITS
 from lowbit.ops import _layouts
 from torch import Tensor
@@ -145,7 +146,7 @@ def on(*names: str) -> pytest.MarkDecorator:
 _ATEN = torch.library.Library("aten", "IMPL")
 
 
-def _product(a: Tensor, b: Tensor, out_dtype: torch.dtype, *, out: Tensor) -> Tensor:
+def product(a: Tensor, b: Tensor, out_dtype: torch.dtype, *, out: Tensor) -> Tensor:
     """fp16 with fp32 sums: torch has it on GPUs alone, the emulated device takes CPU tensors."""
     assert a.dtype == b.dtype == torch.float16
     assert out.dtype == out_dtype == torch.float32
@@ -157,8 +158,9 @@ def load(target: Target) -> str | None:
     """Loads the operators of a target. Returns None, or why they cannot be had."""
     if target is EMULATED:
         torch.ops.load_library(str(EMULATED_LIBRARY))
-        _ATEN.impl("mm.dtype_out", _product, "CPU")
+        _ATEN.impl("mm.dtype_out", lambda *args, **out: product(*args, **out), "CPU")
         _layouts.register("lowbit_emulated")
+        cuda_flags.register()
         for module in (ops.signs, ops.planes, ops.codebook):
             module.register(target.operators)
         return None

@@ -299,7 +299,7 @@ std::string reason_against(Kernel kernel, const Plan& plan, const Layer& layer, 
     case Refusal::integers:
       return "activations have 8 bits or fewer: products stay integers";
     case Refusal::no_matmul:
-      return "the caller has no matrix product for it";
+      return "the caller lends no matrix product with sums in fp32";
     case Refusal::few_tokens:
       if (kernel == Kernel::matmul) {
         return sentence(

@@ -26,14 +26,24 @@ Gpu::Gpu(const Checker& check, const Tensor& tensor) : check_(check), any_(tenso
   aoti_torch_get_device_index(any_, &index_);
   // The tensors of the emulated device are the CPU's, which have no index.
   description_ = describe(check, std::max(index_, 0));
-  description_.matmul = matmul;
-  description_.matmul_context = this;
   check_torch(aoti_torch_create_cuda_guard(index_, &guard_), "create_cuda_guard");
   check_torch(aoti_torch_get_current_cuda_stream(index_, &stream_), "get_current_cuda_stream");
 }
 
 Gpu::~Gpu() {
   aoti_torch_delete_cuda_guard(guard_);
+}
+
+void Gpu::lend_matmul(int64_t tokens) {
+  constexpr int64_t kFew = 256;  // the kernels' own limit: decoding does not ask
+  if (tokens <= kFew) return;
+  // Only Python and torch's C++ know; python/lowbit/backends/cuda_flags.py answers. Without it nothing is
+  // lent.
+  StableIValue allowed = 0;
+  if (torch_call_dispatcher("lowbit::fp16_accumulation", "", &allowed, kTorchVersion) != 0) return;
+  if (static_cast<uint8_t>(allowed) != 0) return;
+  description_.matmul = matmul;
+  description_.matmul_context = this;
 }
 
 void Gpu::require_here(std::initializer_list<Tensor> tensors) const {
@@ -88,10 +98,12 @@ void Gpu::multiply(const lowbit_cuda_product& product) const {
 }
 
 lowbit_status Gpu::matmul(void* gpu, const lowbit_cuda_product* product) {
+  auto* const self = static_cast<Gpu*>(gpu);
   try {
-    static_cast<const Gpu*>(gpu)->multiply(*product);
+    self->multiply(*product);
     return LOWBIT_OK;
-  } catch (const std::exception&) {  // must not pass through C
+  } catch (const std::exception& error) {  // must not pass through C
+    self->failure_ = std::string(": ") + error.what();
     return LOWBIT_DEVICE_FAILED;
   }
 }

@@ -17,6 +17,11 @@ class Gpu {
   Gpu& operator=(const Gpu&) = delete;
   ~Gpu();
 
+  // Lends the kernels torch's matrix product for so many tokens, unless the user lets it sum in fp16: the
+  // operands fill the range of fp16, and `high` promises more than its 11 bits. What torch rounds between the
+  // parts of a divided sum (allow_fp16_reduced_precision_reduction) is of the result's type, fp32 here.
+  void lend_matmul(int64_t tokens);
+
   const lowbit_cuda_device* description() const { return &description_; }
   void* stream() const { return stream_; }
 
@@ -28,7 +33,7 @@ class Gpu {
   AtenTensorHandle empty(std::initializer_list<int64_t> shape, Dtype dtype) const;
 
   void status(lowbit_status status) const {
-    if (status != LOWBIT_OK) check_.fail(lowbit_cuda_last_error());
+    if (status != LOWBIT_OK) check_.fail(lowbit_cuda_last_error() + failure_);
   }
 
  private:
@@ -47,6 +52,7 @@ class Gpu {
   CUDAGuardHandle guard_ = nullptr;
   void* stream_ = nullptr;
   lowbit_cuda_device description_;
+  std::string failure_;  // of torch's matrix product
 };
 
 // What the kernels want of their workspace; torch promises less.

@@ -12,7 +12,7 @@ void planes_linear(StableIValue* stack, uint64_t, uint64_t) {
   const PlanesArguments all(args, kOut);
 
   const Checker check("planes_linear");
-  const Gpu gpu(check, all.x);
+  Gpu gpu(check, all.x);
   gpu.require_here({all.x, all.tiles, all.scales, all.offsets, all.bias, all.out});
   check.expect_input(all.x, all.in_features);
   check.require(all.out_features >= 1, "out_features must be positive");
@@ -32,6 +32,7 @@ void planes_linear(StableIValue* stack, uint64_t, uint64_t) {
   const int32_t active = static_cast<int32_t>(all.active_bits);
   const int32_t activation = static_cast<int32_t>(all.activation_bits);
 
+  gpu.lend_matmul(all.x.rows());
   compute_on(
       gpu, check, args, all.x, all.bias, all.out, all.out_features,
       [&](int64_t tokens, size_t* bytes) {

@@ -12,7 +12,7 @@ void signs_linear(StableIValue* stack, uint64_t, uint64_t) {
   SignsArguments all(args, kOut);
 
   const Checker check("signs_linear");
-  const Gpu gpu(check, all.x);
+  Gpu gpu(check, all.x);
   gpu.require_here({all.x, all.tiles, all.scales, all.mix.router, all.mix.in_scales, all.mix.out_scales,
                     all.bias, all.out});
   check.expect_input(all.x, all.in_features);
@@ -54,6 +54,7 @@ void signs_linear(StableIValue* stack, uint64_t, uint64_t) {
   if (all.scales) check.expect_float(all.scales, "scales", {scale_row, all.scales.size(1)});
 
   const int32_t count = static_cast<int32_t>(num_segments);
+  gpu.lend_matmul(all.x.rows());
   compute_on(
       gpu, check, args, all.x, all.bias, all.out, all.out_features,
       [&](int64_t tokens, size_t* bytes) {

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lowbit._build import LIBRARIES
 from lowbit.backends.base import KernelChoice
+from lowbit.backends.cuda_flags import fp16_accumulation
 from lowbit.backends.cuda_interface import Channel, Device, Scalar, Signs, Vector
 
 LIBRARY = LIBRARIES / "liblowbit_cuda.so"
@@ -121,7 +122,8 @@ def _ask(entry: str, gpu: Gpu, weight: Any, *rest: Any) -> KernelChoice:
     library = _library()
     text, length = ctypes.create_string_buffer(_CAPACITY), c_size_t()
     end = (text, c_size_t(_CAPACITY), ctypes.byref(length))
-    device = Device(*gpu, matmul=_SOME_ADDRESS)  # torch's, which the operators hand over
+    # torch's, which the operators lend on the same condition
+    device = Device(*gpu, matmul=None if fp16_accumulation() else _SOME_ADDRESS)
     if getattr(library, entry)(ctypes.byref(device), ctypes.byref(weight), *rest, *end) != 0:
         return KernelChoice("none", library.lowbit_cuda_last_error().decode())
     answer = json.loads(text.value)

@@ -63,9 +63,11 @@ def _load_cuda() -> str | None:
         torch.ops.load_library(str(CUDA_LIBRARY))
     except OSError as error:
         return f"{CUDA_LIBRARY} does not load with torch {torch.__version__}: {error}"
+    from lowbit.backends import cuda_flags
     from lowbit.ops import _layouts
 
     _layouts.register()
+    cuda_flags.register()
     return None
 
 
