@@ -109,7 +109,7 @@ def choose(product: Product, gpus: Sequence[Gpu], look: Look) -> Choice:
         variants = {(variant_of if exactly else code_of)(product, plan(tiles)) for plan in plans}
         return any(look(variant).spills for variant in variants)
 
-    usual, spilled = times(None), spills(None, exactly=False)
+    usual, spilled = times(None), spills(None, exactly=True)
     scored = []
     seen = {tuple(plan(None) for plan in plans)}
     for tiles in candidates(str(product)):
