@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, product
+
 import pytest
 import torch
 from lowbit.formats import Planes
@@ -12,6 +14,7 @@ from tests.emulated.device import Device, DeviceError, load
 from tests.ops.cases import DTYPES, Layer, activations, check, make
 
 M = 257
+DIGITS = ("packed", "planes")  # of one bit they are the same
 EPS = 1e-3  # of `high`
 EXACT = 1e-6  # of fp32 sums, where both factors are exact in fp16
 
@@ -38,13 +41,13 @@ def whole(n: int, k: int, bits: int, offsets: bool = False) -> Layer:
     return Layer(Planes(packed.weight, packed.scales, k, -1, packed.offsets if offsets else None), None)
 
 
-@pytest.mark.parametrize("digits", ["packed", "planes"])
-@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize(("bits", "digits"), [(1, "packed"), *product(range(2, 9), DIGITS)])
 def test_whole_rows_are_exact(emulated: Device, bits: int, digits: str) -> None:
-    """Every prefix of a code, and offsets: integers in the tile, scales behind the product."""
-    k = 2100
+    """Prefixes of a code (of 8 bits all) and offsets: integers in the tile, scales behind the product."""
+    k = 1100
     x = activations(M, k, torch.float16, bits).float()
-    ends = [sum(digits_of(bits, digits)[: d + 1]) for d in range(len(digits_of(bits, digits)))]
+    ends = list(accumulate(digits_of(bits, digits)))
+    ends = ends if bits == 8 else sorted({ends[0], bits})
     for offsets in (False, True):
         layer = whole(19, k, bits, offsets)
         packed = layer.packed
@@ -62,9 +65,8 @@ def test_whole_rows_are_exact(emulated: Device, bits: int, digits: str) -> None:
             assert bool(((y.double() - reference).abs() <= bound).all())
 
 
-@pytest.mark.parametrize("digits", ["packed", "planes"])
 @pytest.mark.parametrize("group_size", [32, 96, 128, 256])
-@pytest.mark.parametrize("bits", [1, 3, 4, 8])
+@pytest.mark.parametrize(("bits", "digits"), [(1, "packed"), *product((3, 4, 8), DIGITS)])
 def test_scales_inside_a_row(emulated: Device, bits: int, group_size: int, digits: str) -> None:
     """Every weight of the tile is the specification's, rounded once to fp16."""
     layer = make("planes", 35, 1131, bits, bits=bits, group_size=group_size, scale_dtype=torch.float32)
@@ -89,8 +91,10 @@ def summands(packed: Planes) -> Tensor:
     return groups
 
 
-@pytest.mark.parametrize("n", [1, 127, 128, 129, 300])
-@pytest.mark.parametrize("k", [1, 63, 64, 65, 1030])
+@pytest.mark.parametrize(
+    ("n", "k"),
+    [*product([1, 127, 128, 129], [1, 65]), *product([17, 300], [63, 64]), (1, 1030), (129, 1030)],
+)
 def test_shapes(emulated: Device, n: int, k: int) -> None:
     """Around a tile of rows and the padding of inputs, and more tokens than a block of the last launch."""
     layer, x = make("planes", n, k, 5, bits=4, group_size=-1), activations(M + 43, k, torch.float32, 5)
@@ -130,12 +134,14 @@ def test_activations(k: int) -> None:
     top = staged.values[0].double().abs().amax(1)
     assert bool((top >= 2.0**14).all() and (top < 2.0**15).all())
 
-    floats = DeviceBits(device, layer).stage(x, "exact").values.double()
+    some = 16  # tokens to compare; `exact` takes any number
+    floats = DeviceBits(device, layer).stage(x[:some], "exact").values.double()
     mixed = DeviceBits(device, layer, gpu=matmul.device()).stage(x, "high")
     assert mixed.scales is not None
     assert mixed.gates is not None
-    error = (mixed.values.double() * mixed.scales - floats).abs()
-    assert bool((error <= floats.abs() * 2.0**-11 + mixed.scales * 2.0**-25).all())
+    scales = mixed.scales[:, :some]
+    error = (mixed.values[:, :some].double() * scales - floats).abs()
+    assert bool((error <= floats.abs() * 2.0**-11 + scales * 2.0**-25).all())
 
 
 @pytest.mark.parametrize("magnitude", [1e-32, 1e-20, 1e20, 1e34])
