@@ -59,10 +59,10 @@ struct Lookup256 {
     }
   }
 
-  // total += 2 * sum over up to kSumBlocks blocks of S.
-  template <int kColumns>
+  // total = before + 2 * sum over up to kSumBlocks blocks of S.
+  template <int kColumns, class Before>
   static LOWBIT_INLINE void add_blocks(const uint8_t* bits, int64_t ahead, const uint8_t* tables,
-                                       int64_t blocks, I32 (&total)[kRows][kColumns]) {
+                                       int64_t blocks, const Before& before, I32 (&total)[kRows][kColumns]) {
     const I32 zero = _mm256_setzero_si256();
     I32 sums[kColumns][2];  // 16 bits, of rows 0..15 and 16..31
     for (auto& sum : sums) sum[0] = sum[1] = zero;
@@ -75,8 +75,8 @@ struct Lookup256 {
     }
     for (int c = 0; c < kColumns; ++c) {
       for (int i = 0; i < 2; ++i) {
-        total[2 * i][c] = Isa::add(total[2 * i][c], _mm256_unpacklo_epi16(sums[c][i], zero));
-        total[2 * i + 1][c] = Isa::add(total[2 * i + 1][c], _mm256_unpackhi_epi16(sums[c][i], zero));
+        total[2 * i][c] = Isa::add(before(2 * i, c), _mm256_unpacklo_epi16(sums[c][i], zero));
+        total[2 * i + 1][c] = Isa::add(before(2 * i + 1, c), _mm256_unpackhi_epi16(sums[c][i], zero));
       }
     }
   }

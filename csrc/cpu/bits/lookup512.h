@@ -53,30 +53,44 @@ struct Lookup512 {
     }
   }
 
-  // total += 2 * sum over up to kSumBlocks blocks of S.
-  template <int kColumns>
+  // total = before + 2 * sum over up to kSumBlocks blocks of S.
+  template <int kColumns, class Before>
   static LOWBIT_INLINE void add_blocks(const uint8_t* bits, int64_t ahead, const uint8_t* tables,
-                                       int64_t blocks, I32 (&total)[kRows][kColumns]) {
+                                       int64_t blocks, const Before& before, I32 (&total)[kRows][kColumns]) {
     I32 low[kRows][kColumns], high[kRows][kColumns];
     for (int r = 0; r < kRows; ++r) {
       for (int c = 0; c < kColumns; ++c) low[r][c] = high[r][c] = _mm512_setzero_si512();
     }
     for (int64_t block = 0; block < blocks; ++block) {
-      I32 w[kRows];
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         prefetch(bits + r * Isa::kLanes * 4 + ahead);
-        w[r] = Isa::load(bits + r * Isa::kLanes * 4);
+        const I32 w = Isa::load(bits + r * Isa::kLanes * 4);
+        const I32 index[2] = {nibbles<0>(w), nibbles<1>(w)};
+#pragma GCC unroll 4
+        for (int c = 0; c < kColumns; ++c) {
+          const uint8_t* table = tables + c * kTableBytes;
+          LOWBIT_FORGET(table);  // operands of the look-ups: kept for all rows they would take registers
+#pragma GCC unroll 2
+          for (int half = 0; half < 2; ++half, table += 2 * kVectorBytes) {
+            add_digit(low[r][c], index[half], table);
+            add_digit(high[r][c], index[half], table + kVectorBytes);
+          }
+        }
       }
-      add_half<0>(w, tables, low, high);
-      add_half<1>(w, tables, low, high);
       bits += kBlockBytes;
       tables += kColumns * kTableBytes;
     }
     for (int r = 0; r < kRows; ++r) {
       for (int c = 0; c < kColumns; ++c) {
-        total[r][c] = _mm512_dpbusd_epi32(total[r][c], low[r][c], Isa::set1(0x02020202));
-        total[r][c] = _mm512_dpbusd_epi32(total[r][c], high[r][c], Isa::set1(0x40404040));
+        LOWBIT_KEEP(low[r][c]);
+        LOWBIT_KEEP(high[r][c]);
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int c = 0; c < kColumns; ++c) {
+        const I32 sum = _mm512_dpbusd_epi32(before(r, c), low[r][c], Isa::set1(0x02020202));
+        total[r][c] = _mm512_dpbusd_epi32(sum, high[r][c], Isa::set1(0x40404040));
       }
     }
   }
@@ -90,28 +104,9 @@ struct Lookup512 {
     return _mm512_ternarylogic_epi32(kHalf == 0 ? w : _mm512_rol_epi32(w, 4), nibble, byte, 0xea);  // & |
   }
 
-  template <int kHalf, int kColumns>
-  static LOWBIT_INLINE void add_half(const I32 (&w)[kRows], const uint8_t* tables,
-                                     I32 (&low)[kRows][kColumns], I32 (&high)[kRows][kColumns]) {
-    I32 index[kRows];
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) index[r] = nibbles<kHalf>(w[r]);
-#pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) {
-      const uint8_t* const table = tables + c * kTableBytes + kHalf * 2 * kVectorBytes;
-      add_digit(index, Isa::load(table), c, low);
-      add_digit(index, Isa::load(table + kVectorBytes), c, high);
-    }
-  }
-
-  template <int kColumns>
-  static LOWBIT_INLINE void add_digit(const I32 (&index)[kRows], I32 table, int column,
-                                      I32 (&sums)[kRows][kColumns]) {
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) {
-      sums[r][column] = _mm512_add_epi8(sums[r][column], _mm512_permutexvar_epi8(index[r], table));
-      LOWBIT_KEEP(sums[r][column]);
-    }
+  static LOWBIT_INLINE void add_digit(I32& sum, I32 index, const uint8_t* table) {
+    sum = _mm512_add_epi8(sum, _mm512_permutexvar_epi8(index, Isa::load(table)));
+    LOWBIT_KEEP(sum);
   }
 
   template <int kSize>

@@ -7,7 +7,8 @@
 //   kBias             every sum found is that much too large
 //   build             makes these tables
 //   kRows             row vectors that go through a run together
-//   add_blocks        adds twice the sums that up to kSumBlocks blocks find for them
+//   add_blocks        adds twice the sums that up to kSumBlocks blocks find for them to what `before` gives,
+//                     which is asked last: until then all registers are the sums'
 //
 // A table holds 8 times the codes it is made of. A stretch of inputs, as much as the stack holds of tables,
 // meets up to kGroupTiles tiles before the next stretch.
@@ -119,27 +120,23 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
     const uint8_t* bits = tile_bits(tile) + begin * kBlockBytes;
     const int32_t* const block_sums = x_.sums + first_token * kPerToken * x_.k_blocks;
     const float* const x_scales = x_.scales + first_token * x_groups_;
-    for (int64_t block = begin; block < end; run.next()) {
-      const int64_t blocks = smaller(run.end(), end) - block;
+    for (int64_t block = begin; block < end;) {
+      const int64_t blocks = smaller(smaller(run.end(), end) - block, kSumBlocks);
       const bool starts = block == run.begin(), ends = block + blocks == run.end();
-      const RunEnd<Isa> run_end = scales.end_of(run);
-      int32_t x_sums[kColumns], start[kColumns];
-      for (int c = 0; c < kColumns; ++c) {
-        x_sums[c] = sum_activations(block_sums + c * x_.k_blocks, run);
-        start[c] = -x_sums[c] - 2 * Lookup::kBias * static_cast<int32_t>(run.end() - run.begin());
+      int32_t x_sums[kColumns] = {}, start[kColumns] = {};
+      if (starts || ends) {
+        for (int c = 0; c < kColumns; ++c) {
+          x_sums[c] = sum_activations(block_sums + c * x_.k_blocks, run);
+          start[c] = -x_sums[c] - 2 * Lookup::kBias * static_cast<int32_t>(run.end() - run.begin());
+        }
       }
+      const RunEnd<Isa> run_end = scales.end_of(run);
       for (int64_t row = 0; row < kTileRows; row += kPassRows) {
+        const auto before = [&](int r, int c) LOWBIT_LAMBDA_INLINE {
+          return starts ? Isa::set1(start[c]) : Isa::load(partial[c] + row + r * Isa::kLanes);
+        };
         I32 total[kRows][kColumns];
-        for (int r = 0; r < kRows; ++r) {
-          for (int c = 0; c < kColumns; ++c) {
-            total[r][c] = starts ? Isa::set1(start[c]) : Isa::load(partial[c] + row + r * Isa::kLanes);
-          }
-        }
-        for (int64_t done = 0; done < blocks; done += kSumBlocks) {
-          Lookup::add_blocks(bits + done * kBlockBytes + row * 4, ahead,
-                             tables + done * kColumns * Lookup::kTableBytes,
-                             smaller(kSumBlocks, blocks - done), total);
-        }
+        Lookup::add_blocks(bits + row * 4, ahead, tables, blocks, before, total);
         if (ends) {
           for (int t = 0; t < kTokens; ++t) {
             run_end.template add<kPerToken>(total, t * kPerToken, x_sums + t * kPerToken,
@@ -151,6 +148,7 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
           }
         }
       }
+      if (ends) run.next();
       block += blocks;
       bits += blocks * kBlockBytes;
       tables += blocks * kColumns * Lookup::kTableBytes;
