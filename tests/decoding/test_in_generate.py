@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
 from lowbit.decoding import FastDecoder, fast_decode
 from lowbit.decoding.cache import BUCKET
-from lowbit.errors import LowbitError
+from lowbit.decoding.calls import as_step
+from lowbit.errors import LowbitError, UnsupportedLayerError
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -36,12 +38,18 @@ def counted(decoder: FastDecoder, monkeypatch) -> Iterator[list[int]]:
     take = FastDecoder._take_step
 
     def noted(self: FastDecoder, tokens: Tensor, *others: Any) -> Any:
+        assert tokens.dtype is torch.int64
         sizes.append(len(tokens))
         return take(self, tokens, *others)
 
     with monkeypatch.context() as patch, decoder.in_generate():
         patch.setattr(FastDecoder, "_take_step", noted)
         yield sizes
+
+
+def as_generate_would(decoder: FastDecoder, calls: Callable[[], Any]) -> Any:
+    """What `calls` of the model return when generate makes them."""
+    return decoder._generate_with_steps(calls)
 
 
 def generated(model: Any, ids: Tensor, mask: Tensor | None = None, **options: Any) -> Any:
@@ -96,12 +104,13 @@ def test_a_padded_batch_and_beams(decoder, monkeypatch) -> None:
     assert len(steps) > 20
 
 
-def test_scores_and_logits_are_of_their_step(decoder) -> None:
+def test_scores_and_logits_are_of_their_step(decoder, monkeypatch) -> None:
     ids = models.token_ids(1, 9)
     wanted = {"return_dict_in_generate": True, "output_logits": True}
     expected = generated(decoder.model, ids, **wanted)
-    with decoder.in_generate():
+    with counted(decoder, monkeypatch) as steps:
         found = generated(decoder.model, ids, **wanted)
+    assert len(steps) == 19
     torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), rtol=1e-4, atol=1e-5)
 
 
@@ -117,7 +126,7 @@ def test_two_caches_take_turns(decoder, monkeypatch) -> None:
 
     expected = both()
     with counted(decoder, monkeypatch) as steps:
-        found = both()
+        found = as_generate_would(decoder, both)
     assert len(steps) == 6
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -140,14 +149,15 @@ def test_a_cache_is_cropped_copied_and_continued(decoder, monkeypatch) -> None:
 
     expected = all_of_it()
     with counted(decoder, monkeypatch) as steps:
-        found = all_of_it()
+        found = as_generate_would(decoder, all_of_it)
     assert len(steps) == 7
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_calls_that_are_no_steps_are_the_models_own(decoder, monkeypatch) -> None:
     model, token = decoder.model, torch.tensor([[3]])
-    with counted(decoder, monkeypatch) as steps:
+
+    def calls() -> None:
         cache = DynamicCache()
         logits(model, models.token_ids(1, 9), cache)
         with torch.no_grad():
@@ -156,58 +166,167 @@ def test_calls_that_are_no_steps_are_the_models_own(decoder, monkeypatch) -> Non
             assert isinstance(model(input_ids=token, past_key_values=cache, return_dict=False), tuple)
             embedded = model.get_input_embeddings()(token)
             model(inputs_embeds=embedded, past_key_values=cache)
+            rows = model(input_ids=token, past_key_values=cache, logits_to_keep=torch.tensor([0, 0])).logits
+            assert rows.shape[1] == 2
+            with torch.autocast("cpu", torch.bfloat16):
+                model(input_ids=token, past_key_values=cache)
         with torch.enable_grad():
             assert model(inputs_embeds=embedded.requires_grad_(), past_key_values=cache).logits.requires_grad
             model(input_ids=token, past_key_values=cache)
         many = DynamicCache()
         logits(model, models.token_ids(17, 3), many)
         logits(model, models.token_ids(17, 1), many)
-        assert not steps
-        assert cache.get_seq_length() == 9 + 5
-
-
-def test_a_cache_of_fewer_sequences_is_not_spread_over_them(decoder) -> None:
-    cache = DynamicCache()
-    with decoder.in_generate():
-        logits(decoder.model, models.token_ids(1, 9), cache)
+        assert cache.get_seq_length() == 9 + 7
         with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
-            logits(decoder.model, models.token_ids(2, 1), cache)
+            logits(model, models.token_ids(2, 1), cache)
+        torn = DynamicCache()
+        logits(model, models.token_ids(1, 9), torn)
+        torn.layers[1].crop(-1)
+        with torch.no_grad():
+            assert as_step(model, {"input_ids": token, "past_key_values": torn}) is None
+
+    with counted(decoder, monkeypatch) as steps:
+        as_generate_would(decoder, calls)
+    assert not steps
 
 
-def test_in_inference_mode_and_beside_the_decoders_own_generate(decoder) -> None:
+def test_tokens_of_any_integer_type(decoder, monkeypatch) -> None:
+    ids = models.token_ids(1, 9)
+
+    def calls() -> list[Tensor]:
+        cache = DynamicCache()
+        tokens = [
+            torch.tensor([[token]], dtype=dtype) for token, dtype in ((3, torch.int32), (5, torch.int64))
+        ]
+        return [logits(decoder.model, each, cache)[:, -1] for each in (ids, *tokens)]
+
+    expected = calls()
+    with counted(decoder, monkeypatch) as steps:
+        torch.testing.assert_close(as_generate_would(decoder, calls), expected, rtol=1e-4, atol=1e-5)
+    assert len(steps) == 2
+
+
+def test_in_inference_mode_and_beside_the_decoders_own_generate(decoder, monkeypatch) -> None:
     ids = models.token_ids(1, 9)
     expected = generated(decoder.model, ids)
-    with decoder.in_generate(), torch.inference_mode():
+    with counted(decoder, monkeypatch) as steps, torch.inference_mode():
         assert torch.equal(generated(decoder.model, ids), expected)
         assert torch.equal(decoder.generate(ids, max_new_tokens=20), expected)
         assert torch.equal(generated(decoder.model, ids), expected)
+    assert len(steps) == 3 * 19
 
 
-def test_a_changed_model_is_compiled_again(decoder) -> None:
+def test_a_changed_model_is_compiled_again(decoder, monkeypatch) -> None:
     ids = models.token_ids(1, 9)
-    layer = decoder.model.model.layers[0].mlp.down_proj
-    with decoder.in_generate():
-        before = generated(decoder.model, ids, max_new_tokens=60)
+    model = decoder.model
+    kept = {"return_dict_in_generate": True}
+
+    def a_dialogue() -> Tensor:
+        """Changed between two texts, the second of which goes on with the first one's cache."""
+        first = generated(model, ids, max_new_tokens=30, **kept)
+        with changed(model):
+            more = {"past_key_values": first.past_key_values, "max_new_tokens": 30}
+            return generated(model, first.sequences, **more)
+
+    @contextmanager
+    def changed(model: Any) -> Iterator[None]:
+        layer = model.model.layers[0].mlp.down_proj
         layer.active_bits = 1
-        try:
-            after = generated(decoder.model, ids, max_new_tokens=60)
-        finally:
-            layer.active_bits = None
-        assert not torch.equal(after, before)
-        assert torch.equal(generated(decoder.model, ids, max_new_tokens=60), before)
+        yield
+        layer.active_bits = None
+
+    expected = a_dialogue()
+    with counted(decoder, monkeypatch) as steps:
+        assert torch.equal(a_dialogue(), expected)
+    assert len(steps) == 29 + 30
+    step = decoder._steps[1]
+    with changed(model):
+        assert step.is_current()
+    assert not step.is_current()
+    monkeypatch.setattr(model.config, "final_logit_softcapping", 0.05)
+    with changed(model):
+        assert not step.is_current()
+
+
+def test_a_cache_that_is_returned_has_its_own_memory(decoder) -> None:
+    ids = models.token_ids(1, 9)
+    with decoder.in_generate():
+        cache = generated(decoder.model, ids, return_dict_in_generate=True).past_key_values
+    for layer in cache.layers:
+        for states in (layer.keys, layer.values):
+            assert states.untyped_storage().nbytes() == states.nbytes
+
+
+def test_hooks_of_the_model_run_once(decoder, monkeypatch) -> None:
+    ids = models.token_ids(1, 9)
+    calls: list[int] = []
+    hook = decoder.model.register_forward_pre_hook(lambda module, args: calls.append(1))
+    try:
+        with counted(decoder, monkeypatch) as steps:
+            generated(decoder.model, ids)
+    finally:
+        hook.remove()
+    assert len(calls) == 20
+    assert not steps
+
+
+class Streamer:
+    """Calls `use` after every token."""
+
+    def __init__(self, use: Callable[[], None]) -> None:
+        self.put = lambda value: use()
+
+    def end(self) -> None:
+        pass
+
+
+def test_texts_within_a_text(decoder, monkeypatch) -> None:
+    """In the same thread, and in another one, which has no steps."""
+    ids, other = models.token_ids(1, 9), models.token_ids(1, 14).flip(1)
+    expected, inner = generated(decoder.model, ids), generated(decoder.model, other, max_new_tokens=4)
+
+    def use() -> None:
+        assert torch.equal(generated(decoder.model, other, max_new_tokens=4), inner)
+        found: list[Tensor] = []
+        thread = Thread(target=lambda: found.append(generated(decoder.model, other, max_new_tokens=4)))
+        thread.start()
+        thread.join()
+        assert torch.equal(found[0], inner)
+        with pytest.raises(LowbitError, match="generating already"):
+            decoder.generate(ids, max_new_tokens=3)
+
+    with counted(decoder, monkeypatch) as steps:
+        assert torch.equal(generated(decoder.model, ids, streamer=Streamer(use)), expected)
+    assert len(steps) == 19 + 21 * 3
+    decoder.generate(ids, max_new_tokens=3, streamer=Streamer(lambda: generated(decoder.model, other)))
+
+
+def test_a_step_that_cannot_be_compiled() -> None:
+    model = packed(models.llama, W4)
+    ids = models.token_ids(1, 9)
+    expected = generated(model, ids)
+    hook = model.model.layers[0].register_forward_hook(lambda *_: torch._dynamo.graph_break())
+    decoder = fast_decode(model)
+    with decoder.in_generate():
+        assert torch.equal(generated(model, ids), expected)
+    assert "cannot be compiled" in decoder.refusals[1]
+    with pytest.raises(UnsupportedLayerError, match="cannot be compiled"):
+        decoder.generate(ids, max_new_tokens=3)
+    hook.remove()
 
 
 def test_the_model_is_left_as_it_was(decoder) -> None:
     model = decoder.model
 
     def fail() -> None:
-        with decoder.in_generate():
-            raise ZeroDivisionError
+        raise ZeroDivisionError
 
-    own = vars(model).get("forward")
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert vars(model).get("forward") is own
+    with decoder.in_generate(), pytest.raises(ZeroDivisionError):
+        generated(model, models.token_ids(1, 9), streamer=Streamer(fail))
+    assert not {"forward", "generate"} & set(vars(model))
+    with decoder.in_generate():
+        mine = model.generate = lambda: None
+    assert vars(model).pop("generate") is mine
 
 
 def test_what_cannot_be_done_meanwhile(decoder) -> None:
@@ -219,5 +338,4 @@ def test_what_cannot_be_done_meanwhile(decoder) -> None:
         with pytest.raises(LowbitError, match="copy it outside"):
             copy.deepcopy(model)
         with pytest.raises(LowbitError, match="cannot be pickled"):
-            pickle.dumps(model.forward)
-    assert "forward" not in vars(model)
+            pickle.dumps(model.generate)

@@ -44,10 +44,19 @@ class Buffers:
 
     def take(self, prompt: DynamicCache) -> None:
         """Copies a prompt's keys and values to the front. What is lent is copied to its cache before."""
-        self._end_loan()
+        self.end_loan()
         given = (*_states(prompt, "keys"), *_states(prompt, "values"))
         for buffer, states in zip((*self.keys, *self.values), given, strict=True):
             buffer[:, :, : states.shape[2]] = states
+
+    def fit(self, prompt: DynamicCache) -> bool:
+        """Whether keys and values like the prompt's are kept here."""
+        given = (*_states(prompt, "keys"), *_states(prompt, "values"))
+        buffers = (*self.keys, *self.values)
+        return len(given) == len(buffers) and all(
+            states.dtype == buffer.dtype and _but_length(states) == _but_length(buffer)
+            for states, buffer in zip(given, buffers, strict=True)
+        )
 
     def lend(self, cache: DynamicCache, length: int) -> None:
         """The cache's layers view the first `length` positions from now on, until others are taken."""
@@ -69,7 +78,8 @@ class Buffers:
             for layer, (keys, values) in zip(layers, self._lent, strict=True)
         )
 
-    def _end_loan(self) -> None:
+    def end_loan(self) -> None:
+        """What is lent is copied to the cache that has it, if that is still there."""
         cache = None if self._borrower is None else self._borrower()
         if cache is not None:
             for layer, keys, values in zip(_layers(cache), self.keys, self.values, strict=False):
@@ -97,6 +107,11 @@ def _states(prompt: DynamicCache, name: str) -> list[Tensor]:
 
 def _layers(cache: DynamicCache) -> list[Any]:
     return cache.layers
+
+
+def _but_length(states: Tensor) -> tuple[int, ...]:
+    batch, heads, _, width = states.shape
+    return batch, heads, width
 
 
 def _same_memory(one: Tensor | None, other: Tensor) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lowbit.decoding.cache import BUCKET, MAX_BATCH, Buffers
-from lowbit.decoding.forward import Forward, own_forward
+from lowbit.decoding.calls import StandIn, as_step, keep_all_positions, own_forward
 from lowbit.decoding.sampling import Sampling
 from lowbit.decoding.step import CompiledStep, require_compiler
 from lowbit.errors import LowbitError, ShapeError, UnsupportedLayerError, ValueRangeError
@@ -55,12 +56,17 @@ class FastDecoder:
         self.compile_seconds: dict[int, float] = {}
         self._steps: dict[int, CompiledStep] = {}
         self._buffers: dict[int, Buffers] = {}
+        self._failures: dict[int, str] = {}  # batch sizes whose steps cannot be compiled, and why
         self._lock = Lock()
 
     @property
     def refusals(self) -> dict[int, str]:
-        """Batch sizes whose steps run through Python, which takes longer, and why they cannot be recorded."""
-        return {batch: step.refusal for batch, step in self._steps.items() if step.refusal is not None}
+        """Batch sizes whose steps run through Python, which takes longer, and why they cannot be recorded.
+
+        Within `in_generate` also those that cannot be compiled, and run as the model does.
+        """
+        found = {batch: step.refusal for batch, step in self._steps.items() if step.refusal is not None}
+        return found | self._failures
 
     def time_step(self, batch_size: int = 1) -> list[tuple[str, float]]:
         """Repeats the last recorded step of this batch size; compiles and records one if there is none.
@@ -134,40 +140,70 @@ class FastDecoder:
             with decoder.in_generate():
                 model.generate(**inputs, do_sample=True, repetition_penalty=1.1, stopping_criteria=criteria)
 
-        A step is a call of the model with one new token for each of 1..16 sequences and a `DynamicCache` that
-        was empty when the model was first called with it here. All other calls run the model as it is, and
-        return the same; caches may be kept, copied, cropped and continued. The first step for a batch size
-        compiles, as `warm_up` does. Layers with a sliding window keep all positions.
+        A step is one new token for each of 1..16 sequences. Prompts, several tokens at once and all other
+        calls run as they do without, and so do models with hooks of their own, `generate` in a second thread
+        at the same time, and steps that cannot be compiled (`refusals` says why). The first step for a batch
+        size compiles, as `warm_up` does; hooks of the model's layers are compiled in, and what they do beside
+        computing is not repeated. Layers with a sliding window keep all positions.
 
         Raises:
             LowbitError: a decoder is in the model's `generate` already.
         """
         _check_model(self.model)
-        forward = Forward(self.model, self._step_of_model)
-        forward.enter()
-        try:
+        if isinstance(vars(self.model).get("generate"), StandIn):
+            raise LowbitError("a decoder is in this model's generate already")
+        with StandIn(self.model, "generate", self._generate_with_steps):
             yield
+
+    def _generate_with_steps(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not self._lock.acquire(blocking=False):
+            return generate(*args, **kwargs)
+        thread = get_ident()
+
+        def forward(own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if get_ident() != thread:
+                return own(*args, **kwargs)
+            step = None if args else as_step(self.model, kwargs)
+            logits = None if step is None else self._step_of_model(*step)
+            if step is None or logits is None:
+                keep_all_positions(kwargs.get("past_key_values"))
+                return own(*args, **kwargs)
+            return CausalLMOutputWithPast(logits=logits.unsqueeze(1), past_key_values=step.cache)
+
+        try:
+            with StandIn(self.model, "forward", forward):
+                return generate(*args, **kwargs)
         finally:
-            forward.leave()
+            for buffers in self._buffers.values():
+                buffers.end_loan()
+            self._lock.release()
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _step_of_model(
         self, tokens: Tensor, mask: Tensor | None, position_ids: Tensor | None, cache: DynamicCache
-    ) -> Tensor:
-        """Logits [batch, vocabulary] of the tokens [batch, 1] that follow what is cached, which they join."""
+    ) -> Tensor | None:
+        """Logits [batch, vocabulary] of the tokens [batch, 1] that follow what is cached, which they join.
+
+        None: there is no step for so many sequences.
+        """
         batch, seen = len(tokens), cache.get_seq_length()
-        with self._lock:
-            buffers = self._buffers.get(batch)
-            if buffers is None or not buffers.has_lent(cache) or seen + 1 + BUCKET > buffers.capacity:
-                self._drop_stale(batch)
-                buffers = self._buffers_for(cache, batch, seen + 1)
-            buffers.position.fill_(seen)
-            buffers.position_ids.copy_(buffers.position if position_ids is None else position_ids)
-            read = buffers.seen(tokens[:, :0] if mask is None else mask, (seen // BUCKET + 1) * BUCKET)
-            logits, _ = self._take_step(tokens.clone(), buffers, read)
-            buffers.lend(cache, seen + 1)
-            return logits.clone()
+        buffers = self._buffers.get(batch)
+        if buffers is None or not buffers.has_lent(cache) or seen + 1 + BUCKET > buffers.capacity:
+            self._drop_stale(batch)
+            if batch in self._failures:
+                return None
+            buffers = self._buffers_for(cache, batch, seen + 1)
+        buffers.position.fill_(seen)
+        buffers.position_ids.copy_(buffers.position if position_ids is None else position_ids)
+        read = buffers.seen(tokens[:, :0] if mask is None else mask, (seen // BUCKET + 1) * BUCKET)
+        try:
+            logits, _ = self._take_step(tokens.to(torch.int64, copy=True), buffers, read)
+        except UnsupportedLayerError as reason:
+            self._failures[batch] = str(reason)
+            return None
+        buffers.lend(cache, seen + 1)
+        return logits.clone()
 
     def _continue(
         self,
@@ -220,7 +256,7 @@ class FastDecoder:
         # One bucket more than is ever read: torch.compile takes equal sizes for the same size.
         capacity = -(-positions // BUCKET) * BUCKET + BUCKET
         buffers = self._buffers.get(batch)
-        if buffers is None or buffers.capacity < capacity:
+        if buffers is None or buffers.capacity < capacity or not buffers.fit(cache):
             doubled = 0 if buffers is None else 2 * buffers.capacity  # positions may advance without end
             buffers = self._buffers[batch] = Buffers(cache, batch, max(capacity, doubled))
         buffers.take(cache)
@@ -238,10 +274,17 @@ class FastDecoder:
         batch = len(tokens)
         if batch in self._steps:
             return self._steps[batch](*arguments)
+        from torch._dynamo.exc import TorchDynamoException
+
         with own_forward(self.model):
             step = CompiledStep(self.model)
             began = time.perf_counter()
-            result = step(*arguments)
+            try:
+                result = step(*arguments)
+            except TorchDynamoException as reason:
+                raise UnsupportedLayerError(
+                    "the model's step cannot be compiled", found=str(reason).partition("\n")[0]
+                ) from reason
         self.compile_seconds[batch] = time.perf_counter() - began
         self._steps[batch] = step
         return result

@@ -107,6 +107,8 @@ class CompiledStep:
         self._places: list[tuple[int, int]] = []  # (position among the inputs, position among the arguments)
         self._outputs: tuple[int, int] = (0, 0)  # where logits and token are among the outputs
         self._parts, self._settings = _compiled_for(model)
+        # Recordings hold addresses: what is there must not be freed, nor be given to other tensors.
+        self._memory = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())]
 
     def is_current(self) -> bool:
         """Whether modules, tensors, hooks and settings of packed layers are those it was compiled for."""
@@ -216,7 +218,7 @@ class CompiledStep:
         return logits, token
 
 
-def _compiled_for(model: nn.Module) -> tuple[list[object], list[object]]:
+def _compiled_for(model: Any) -> tuple[list[object], list[object]]:
     """What compiled code of a model depends on: parts, told by identity, and values."""
     modules = list(model.modules())
     tensors = [*model.parameters(), *model.buffers()]
@@ -230,16 +232,22 @@ def _compiled_for(model: nn.Module) -> tuple[list[object], list[object]]:
         )
     ]
     settings: list[object] = [tensor.data_ptr() for tensor in tensors]  # `model.to` moves them in place
+    settings += [
+        _plain_values(config) for config in (model.config, model.config.get_text_config(decoder=True))
+    ]
+    settings.append(torch.is_autocast_enabled("cpu"))
     for module in modules:
-        settings.append(
-            {
-                name: value if isinstance(value, _SCALARS) else copy(value)
-                for name, value in vars(module).items()
-                if name not in _OF_EVERY_MODULE and _is_plain(value)
-            }
-        )
+        settings.append(_plain_values(module))
         settings.append(module._numbers() if isinstance(module, QuantizedLinear) else None)
     return [*modules, *tensors, *functions], settings
+
+
+def _plain_values(owner: object) -> dict[str, object]:
+    return {
+        name: value if isinstance(value, _SCALARS) else copy(value)
+        for name, value in vars(owner).items()
+        if name not in _OF_EVERY_MODULE and _is_plain(value)
+    }
 
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}

@@ -1,9 +1,10 @@
-"""A model's `forward` that takes single tokens elsewhere, so that transformers' `generate` does.
+"""Inside transformers' `generate`: which calls of a model are steps, and standing in for the model's methods.
 
-    generate -> model(...) -> Forward -+-> a token for every sequence, after others: the compiled step
-                                       +-> prompts, and whatever is unusual:         the model's own forward
+    model.generate -> model(...) -+-> a token for every sequence, after others: the compiled step
+                                  +-> prompts, and whatever is unusual:         the model's own forward
 
-Keys and values belong to the caller's cache all the time; after a step its layers view the step's buffers.
+Keys and values belong to generate's cache; after a step its layers view the step's buffers, until generate
+returns.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lowbit.decoding.cache import MAX_BATCH
 from lowbit.errors import LowbitError
 
 _PARAMETERS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "use_cache", "return_dict")
-_WITHOUT_EFFECT = ("logits_to_keep",)  # of one token there is one row of logits
+_ROWS = "logits_to_keep"  # of one token there is one row
 _REPLACED = (DynamicLayer, DynamicSlidingWindowLayer)
-_OUTPUTS = ("output_attentions", "output_hidden_states")
+_OUTPUTS = ("output_attentions", "output_hidden_states", "output_router_logits")
 
 
 class FullLayer(DynamicLayer):
@@ -40,42 +40,34 @@ class Step(NamedTuple):
     cache: DynamicCache  # of as many positions as were seen
 
 
-class Forward:
-    """Stands in for the `forward` of a model between `enter` and `leave`.
+class StandIn:
+    """A function in place of a method of a model.
 
     Args:
-        step: logits [batch, vocabulary] of the parts of a `Step`.
+        function: takes the method, then what the method is called with.
     """
 
-    def __init__(self, model: Any, step: Callable[..., Tensor]) -> None:
+    def __init__(self, model: Any, method: str, function: Callable[..., Any]) -> None:
         self._model = model
-        self._step = step
-        self._own: Callable[..., Any] = model.forward
-        self._before = vars(model).get("forward")
-        functools.update_wrapper(self, self._own, updated=())  # `generate` reads its parameters
+        self._method = method
+        self._function = function
+        self._before = vars(model).get(method)
+        self._own: Callable[..., Any] = getattr(model, method)
+        functools.update_wrapper(self, self._own, updated=())  # `generate` reads forward's parameters
 
-    def enter(self) -> None:
-        """
-        Raises:
-            LowbitError: another one is there.
-        """
-        if isinstance(self._before, Forward):
-            raise LowbitError("a decoder is in this model's generate already")
-        self._model.forward = self
+    def __enter__(self) -> None:
+        setattr(self._model, self._method, self)
 
-    def leave(self) -> None:
+    def __exit__(self, *error: object) -> None:
+        if vars(self._model).get(self._method) is not self:
+            return  # somebody has set another one, which may call this one
         if self._before is None:
-            del self._model.forward
+            delattr(self._model, self._method)
         else:
-            self._model.forward = self._before
+            setattr(self._model, self._method, self._before)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        given = None if args or torch.is_grad_enabled() else _as_step(kwargs, self._model.config)
-        if given is None:
-            _keep_all_positions(kwargs.get("past_key_values"))
-            return self._own(*args, **kwargs)
-        logits = self._step(*given).unsqueeze(1)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=given.cache)
+        return self._function(self._own, *args, **kwargs)
 
     def __deepcopy__(self, memo: object) -> NoReturn:
         raise LowbitError("a copy of this model would run the original: copy it outside of in_generate")
@@ -86,27 +78,37 @@ class Forward:
 
 @contextmanager
 def own_forward(model: Any) -> Iterator[None]:
-    """The model is without a `Forward` meanwhile."""
-    forward = vars(model).get("forward")
-    if not isinstance(forward, Forward):
+    """The model is without a stand-in for its forward meanwhile."""
+    stand_in = vars(model).get("forward")
+    if not isinstance(stand_in, StandIn):
         yield
         return
-    forward.leave()
+    stand_in.__exit__()
     try:
         yield
     finally:
-        forward.enter()
+        stand_in.__enter__()
 
 
-def _as_step(kwargs: Mapping[str, Any], config: Any) -> Step | None:
-    """The call as a step; None if it is something else, or asks for more than logits."""
+def as_step(model: Any, kwargs: Mapping[str, Any]) -> Step | None:
+    """A call of the model as a step; None if it is something else, or asks for more than logits.
+
+    Hooks of the model itself are in the compiled code, and would run around it once more.
+    """
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or model.training:
+        return None
+    if model._forward_hooks or model._forward_pre_hooks:
+        return None
+    config = model.config
     given: list[Any] = [kwargs.get(name) for name in _PARAMETERS]
     tokens, mask, position_ids, cache, use_cache, return_dict = given
-    others = set(kwargs) - {*_PARAMETERS, *_WITHOUT_EFFECT}
+    others = set(kwargs) - {*_PARAMETERS, _ROWS}
     extras = [*map(kwargs.get, others), *(getattr(config, name, None) for name in _OUTPUTS)]
     if return_dict is None:
         return_dict = config.return_dict
     if use_cache is False or not return_dict or not all(extra is None or extra is False for extra in extras):
+        return None
+    if not isinstance(kwargs.get(_ROWS, 0), int):
         return None
     batch = len(tokens) if isinstance(tokens, Tensor) else 0
     if not 1 <= batch <= MAX_BATCH or not _is_like(tokens, (batch, 1)):
@@ -130,13 +132,14 @@ def _is_like(value: Any, *shapes: tuple[int, ...]) -> bool:
 def _holds_all_positions(cache: Any, batch: int) -> bool:
     """Whether that is a cache with at least one position of so many sequences."""
     layers: list[Any] = cache.layers if type(cache) is DynamicCache else []
-    return bool(layers) and all(
-        type(layer) is FullLayer and layer.keys is not None and layer.keys.shape[0] == batch
-        for layer in layers
-    )
+    if not layers or not all(type(layer) is FullLayer and layer.keys is not None for layer in layers):
+        return False
+    return {layer.keys.shape[0] for layer in layers} == {batch} and len(
+        {states.shape[2] for layer in layers for states in (layer.keys, layer.values)}
+    ) == 1
 
 
-def _keep_all_positions(cache: object) -> None:
+def keep_all_positions(cache: object) -> None:
     """Gives a cache with nothing in it layers that can take part in steps."""
     if type(cache) is not DynamicCache or cache.offloading or cache.get_seq_length() != 0:
         return
