@@ -106,7 +106,9 @@ def choose(product: Product, gpus: Sequence[Gpu], look: Look) -> Choice:
         ]
 
     def spills(tiles: Tiles | None, exactly: bool) -> bool:
-        variants = {(variant_of if exactly else code_of)(product, plan(tiles)) for plan in plans}
+        of = variant_of if exactly else code_of
+        # In the order of the cases: the first that spills ends the search, whose facts are written down.
+        variants = dict.fromkeys(of(product, plan(tiles)) for plan in plans)
         return any(look(variant).spills for variant in variants)
 
     usual, spilled = times(None), spills(None, exactly=True)

@@ -24,8 +24,8 @@ from cuda_report.gpus import DEPENDENT_CLOCKS, LAUNCH_NS, START_NS, Gpu
 from cuda_report.occupancy import occupancy
 from cuda_report.plans import BitsCase
 from lowbit.backends.triton_layout import BLOCK_BYTES, row_blocks
-from lowbit.triton_kernels.bits.ahead import EXPERTS
 from lowbit.triton_kernels.bits.config import SPAN_INPUTS, Config, Product, row_tiles
+from lowbit.triton_kernels.bits.variants import experts_of
 
 from .facts import LANES, Facts, stall_clocks
 
@@ -40,19 +40,14 @@ def microseconds(product: Product, plan: Config, facts: Facts, tokens: int, gpu:
     """Of a call."""
     resident = occupancy(gpu, facts.registers, facts.shared, 32 * plan.warps)
     kernel = estimate(gpu, work_of(product, plan, facts, tokens, gpu), resident).us * 1e3
-    case = BitsCase("", product.widths, experts=EXPERTS if mixed(product) else 0)
+    case = BitsCase("", product.widths, experts=experts_of(product))
     before = 2 * LAUNCH_NS + prologue_ns(gpu, case, product.in_features)
     return (before + kernel + sum_ns(product, plan, tokens, gpu)) / 1e3
 
 
-def mixed(product: Product) -> bool:
-    """Whether it is estimated with a mixture of scales: one-bit weights without scales inside the row."""
-    return product.widths == (1,) and "groups" not in product.scales
-
-
 def work_of(product: Product, plan: Config, facts: Facts, tokens: int, gpu: Gpu) -> Work:
     rows, columns = sum(product.segments), tokens * product.columns_per_token
-    grouped = "groups" in product.scales
+    grouped = product.group_size > 0
     tiles = -(-columns // plan.block_columns)
     programs = row_tiles(product.segments, plan.block_rows) * plan.splits * tiles
     per_turn = facts.weights // plan.block_rows  # inputs

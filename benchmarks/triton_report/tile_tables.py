@@ -74,9 +74,8 @@ def _counts(chosen: Chosen) -> Iterator[tuple[Any, ...]]:
 def kind_of(product: str) -> str:
     """Without sizes, as a reader calls it."""
     parsed = Product.parse(product)
-    fast = parsed.scales.endswith(", fast")
     scales = parsed.scales.removesuffix(", fast") or ", whole rows"
-    return f"{sum(parsed.widths)} bits{scales}, {'fast' if fast else 'high'}"
+    return f"{sum(parsed.widths)} bits{scales}, {parsed.precision}"
 
 
 def _kinds(chosen: Chosen) -> Iterator[tuple[Any, ...]]:

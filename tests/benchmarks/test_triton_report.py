@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
 from itertools import product
-from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("triton")
 
-from cuda_report.disassembly import Function, Instruction, tool
+from cuda_report.disassembly import Function, Instruction
 from cuda_report.loops import loops
 from triton_report import static
 from triton_report.__main__ import RESULTS
@@ -39,20 +37,9 @@ def committed() -> list[Entry]:
     return [Entry(**values) for values in document["static"]]
 
 
-def test_no_worse_than_committed(
-    committed: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_worse_than_committed(committed: list[Entry], compilers: Executor) -> None:
     """5 % more instructions per weight, a spill, a CALL in a hot loop, or a refusal."""
-    try:
-        tool("cuobjdump")
-        tool("nvdisasm")
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    # Other processes, because kernels that are interpreted here cannot be compiled here.
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        now = list(pool.map(static.compile_one, *zip(*product(WATCHED, TARGETS), strict=True)))
+    now = list(compilers.map(static.compile_one, *zip(*product(WATCHED, TARGETS), strict=True)))
     assert static.regressions(committed, now) == []
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
+from concurrent.futures import Executor
 from typing import Any
 
 import pytest
 
 pytest.importorskip("triton")
 
-from cuda_report.disassembly import Instruction, tool
+from cuda_report.disassembly import Instruction
 from cuda_report.loops import Loop
 from lowbit.triton_kernels import shipped
 from lowbit.triton_kernels.bits.config import Product
@@ -83,20 +81,10 @@ def test_what_is_shipped_was_compiled_and_spills_nothing(
         assert 0 < found.shared <= 99 * 1024 or architecture in (80, 90, 100)
 
 
-def test_facts_are_those_of_the_code(
-    facts: dict[tuple[str, str], Facts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A few compiled anew, in other processes, because what is interpreted here cannot be compiled here."""
-    try:
-        tool("cuobjdump")
-        tool("nvdisasm")
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+def test_facts_are_those_of_the_code(facts: dict[tuple[str, str], Facts], compilers: Executor) -> None:
+    """A few compiled anew."""
     some = [(architecture, shipped_variants(divmod(architecture, 10))[0]) for architecture in (80, 90)]
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        now = list(pool.map(compiled, *zip(*some, strict=True)))
+    now = list(compilers.map(compiled, *zip(*some, strict=True)))
     assert now == [facts[f"sm_{architecture}", variant.name] for architecture, variant in some]
 
 

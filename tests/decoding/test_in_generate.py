@@ -47,9 +47,13 @@ def counted(decoder: FastDecoder, monkeypatch) -> Iterator[list[int]]:
         yield sizes
 
 
-def as_generate_would(decoder: FastDecoder, calls: Callable[[], Any]) -> Any:
-    """What `calls` of the model return when generate makes them."""
-    return decoder._generate_with_steps(calls)
+def compared(decoder: FastDecoder, monkeypatch, calls: Callable[[], list[Tensor]]) -> list[int]:
+    """Calls of the model return the same when generate makes them; the batch size of every step."""
+    expected = calls()
+    with counted(decoder, monkeypatch) as steps:
+        found = decoder._generate_with_steps(calls)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    return steps
 
 
 def generated(model: Any, ids: Tensor, mask: Tensor | None = None, **options: Any) -> Any:
@@ -124,11 +128,7 @@ def test_two_caches_take_turns(decoder, monkeypatch) -> None:
             found += [logits(decoder.model, torch.tensor([[token]]), cache) for cache in caches]
         return [rows[:, -1] for rows in found]
 
-    expected = both()
-    with counted(decoder, monkeypatch) as steps:
-        found = as_generate_would(decoder, both)
-    assert len(steps) == 6
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert len(compared(decoder, monkeypatch, both)) == 6
 
 
 def test_a_cache_is_cropped_copied_and_continued(decoder, monkeypatch) -> None:
@@ -147,11 +147,7 @@ def test_a_cache_is_cropped_copied_and_continued(decoder, monkeypatch) -> None:
         second.reset()
         return [*found, logits(decoder.model, ids, second), logits(decoder.model, token, second)]
 
-    expected = all_of_it()
-    with counted(decoder, monkeypatch) as steps:
-        found = as_generate_would(decoder, all_of_it)
-    assert len(steps) == 7
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert len(compared(decoder, monkeypatch, all_of_it)) == 7
 
 
 def test_calls_that_are_no_steps_are_the_models_own(decoder, monkeypatch) -> None:
@@ -186,7 +182,7 @@ def test_calls_that_are_no_steps_are_the_models_own(decoder, monkeypatch) -> Non
             assert as_step(model, {"input_ids": token, "past_key_values": torn}) is None
 
     with counted(decoder, monkeypatch) as steps:
-        as_generate_would(decoder, calls)
+        decoder._generate_with_steps(calls)
     assert not steps
 
 
@@ -200,10 +196,7 @@ def test_tokens_of_any_integer_type(decoder, monkeypatch) -> None:
         ]
         return [logits(decoder.model, each, cache)[:, -1] for each in (ids, *tokens)]
 
-    expected = calls()
-    with counted(decoder, monkeypatch) as steps:
-        torch.testing.assert_close(as_generate_would(decoder, calls), expected, rtol=1e-4, atol=1e-5)
-    assert len(steps) == 2
+    assert len(compared(decoder, monkeypatch, calls)) == 2
 
 
 def test_in_inference_mode_and_beside_the_decoders_own_generate(decoder, monkeypatch) -> None:

@@ -51,6 +51,16 @@ class Product(NamedTuple):
         kind = f"{bits} bits, {self.columns_per_token} columns{self.scales}"
         return f"{self.form} {rows} x {self.in_features}, {kind}"
 
+    @property
+    def group_size(self) -> int:
+        """-1: rows are whole."""
+        found = re.search(r"groups of (\d+)", self.scales)
+        return int(found[1]) if found else -1
+
+    @property
+    def precision(self) -> str:
+        return "fast" if self.scales.endswith(", fast") else "high"
+
     @staticmethod
     def parse(key: str) -> Product:
         """The inverse of `str()`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from lowbit.formats import PRECISIONS
@@ -47,14 +46,8 @@ class Variant(NamedTuple):
         if self.single and not self.split:
             inputs -= FEATURES - SPAN_INPUTS
         kind = self.product._replace(in_features=inputs)
-        groups = re.search(r"groups of (\d+)", kind.scales)
-        layer = layer_of(
-            sum(kind.widths),
-            int(groups[1]) if groups else -1,
-            in_features=inputs,
-            experts=EXPERTS if kind.widths == (1,) and not groups else 0,
-        )
-        precision = PRECISIONS.index("fast" if kind.scales.endswith(", fast") else "high")
+        layer = layer_of(sum(kind.widths), kind.group_size, in_features=inputs, experts=experts_of(kind))
+        precision = PRECISIONS.index(kind.precision)
         tiles = Tiles(1 if self.split else 0, self.rows, self.warps, self.stages)
         parts = FEATURES // SPAN_INPUTS if self.single else 2
         gpu = Gpu(parts * FEATURES // self.rows, {str(kind): tiles})
@@ -62,8 +55,13 @@ class Variant(NamedTuple):
         return product_launch(self.name, layer, Kind(precision, 0), tokens, gpu)
 
 
+def experts_of(product: Product) -> int:
+    """One-bit weights without scales inside the row have a mixture of scales."""
+    return EXPERTS if product.widths == (1,) and product.group_size < 0 else 0
+
+
 def variant_of(product: Product, plan: Config) -> Variant:
-    whole = product.in_features % SPAN_INPUTS == 0 or "groups" not in product.scales
+    whole = product.in_features % SPAN_INPUTS == 0 or product.group_size < 0
     alike = product._replace(segments=(FEATURES,), in_features=FEATURES if whole else FEATURES - 128)
     sizes = (plan.block_rows, plan.block_columns, plan.warps, plan.stages)
     return Variant(alike, *sizes, plan.splits > 1, plan.split_spans == 1)

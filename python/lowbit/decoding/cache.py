@@ -45,14 +45,12 @@ class Buffers:
     def take(self, prompt: DynamicCache) -> None:
         """Copies a prompt's keys and values to the front. What is lent is copied to its cache before."""
         self.end_loan()
-        given = (*_states(prompt, "keys"), *_states(prompt, "values"))
-        for buffer, states in zip((*self.keys, *self.values), given, strict=True):
+        for buffer, states in zip((*self.keys, *self.values), _states(prompt, "keys", "values"), strict=True):
             buffer[:, :, : states.shape[2]] = states
 
     def fit(self, prompt: DynamicCache) -> bool:
         """Whether keys and values like the prompt's are kept here."""
-        given = (*_states(prompt, "keys"), *_states(prompt, "values"))
-        buffers = (*self.keys, *self.values)
+        given, buffers = _states(prompt, "keys", "values"), (*self.keys, *self.values)
         return len(given) == len(buffers) and all(
             states.dtype == buffer.dtype and _but_length(states) == _but_length(buffer)
             for states, buffer in zip(given, buffers, strict=True)
@@ -101,8 +99,8 @@ class Buffers:
         return seen
 
 
-def _states(prompt: DynamicCache, name: str) -> list[Tensor]:
-    return [getattr(layer, name) for layer in _layers(prompt)]
+def _states(prompt: DynamicCache, *names: str) -> list[Tensor]:
+    return [getattr(layer, name) for name in names for layer in _layers(prompt)]
 
 
 def _layers(cache: DynamicCache) -> list[Any]:

@@ -189,7 +189,7 @@ class FastDecoder:
         """
         batch, seen = len(tokens), cache.get_seq_length()
         buffers = self._buffers.get(batch)
-        if buffers is None or not buffers.has_lent(cache) or seen + 1 + BUCKET > buffers.capacity:
+        if buffers is None or not buffers.has_lent(cache) or buffers.capacity < _capacity_for(seen + 1):
             self._drop_stale(batch)
             if batch in self._failures:
                 return None
@@ -253,12 +253,12 @@ class FastDecoder:
 
     def _buffers_for(self, cache: DynamicCache, batch: int, positions: int) -> Buffers:
         """Buffers with what the cache holds, and room for so many positions in all."""
-        # One bucket more than is ever read: torch.compile takes equal sizes for the same size.
-        capacity = -(-positions // BUCKET) * BUCKET + BUCKET
+        capacity = _capacity_for(positions)
         buffers = self._buffers.get(batch)
-        if buffers is None or buffers.capacity < capacity or not buffers.fit(cache):
-            doubled = 0 if buffers is None else 2 * buffers.capacity  # positions may advance without end
-            buffers = self._buffers[batch] = Buffers(cache, batch, max(capacity, doubled))
+        if buffers is None or not buffers.fit(cache):
+            buffers = self._buffers[batch] = Buffers(cache, batch, capacity)
+        elif buffers.capacity < capacity:  # positions may advance without end
+            buffers = self._buffers[batch] = Buffers(cache, batch, max(capacity, 2 * buffers.capacity))
         buffers.take(cache)
         return buffers
 
@@ -345,6 +345,11 @@ class _Run:
         if self._index >= self._read.shape[1]:
             self._read = buffers.seen(self._seen, (self._index // BUCKET + 1) * BUCKET)
         return self._decoder._take_step(tokens, buffers, self._read)
+
+
+def _capacity_for(positions: int) -> int:
+    # One bucket more than is ever read: torch.compile takes equal sizes for the same size.
+    return -(-positions // BUCKET) * BUCKET + BUCKET
 
 
 def _check_model(model: Any) -> None:
