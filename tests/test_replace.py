@@ -195,8 +195,13 @@ def test_a_second_call_takes_what_the_first_left() -> None:
     replace_linear(model, OneBit())
     report = replace_linear(model, W6, skip=())
     assert [layer.name for layer in report.layers] == ["lm_head"]
-    with pytest.raises(ValueRangeError, match="no layer to convert"):
+    packed = len([module for module in model.modules() if isinstance(module, PackedModule)])
+    with pytest.raises(ValueRangeError, match=rf"no layer to convert.*{packed} layers that are packed"):
         replace_linear(model, W6)
+    with pytest.raises(ValueRangeError, match=r"without effect.*of layers that are packed already"):
+        replace_linear(model, W6, skip=(), overrides={"*q_proj": W6})
+    with pytest.raises(UnsupportedLayerError, match="layer 'lm_head': cannot be packed: it is already"):
+        replace_linear(model, W6, skip=(), overrides={"lm_head": W6})
 
 
 # ---- patterns ----

@@ -174,7 +174,12 @@ def _make_plan(
             group.targets.append(target)
             del skipped[target.name]
     if not groups:
-        raise ValueRangeError("no layer to convert", found=f"skip={skip}", allowed=CONVERTIBLE)
+        packed = sum(isinstance(module, PackedModule) for module in model.modules())
+        raise ValueRangeError(
+            "no layer to convert",
+            found=f"skip={skip}" + (f", {packed} layers that are packed already" if packed else ""),
+            allowed=CONVERTIBLE,
+        )
     return _Plan(list(groups.values()), skipped)
 
 
@@ -203,17 +208,20 @@ def _check_overrides(model: nn.Module, targets: list[Target], overrides: Mapping
     for pattern in overrides:
         named = [(name, child) for name, child in model.named_modules() if name and matches(pattern, name)]
         for name, child in named if _is_literal(pattern) else []:
-            if reasons.get(name, "not a linear layer or an embedding") is not None:
+            packed = isinstance(child, PackedModule)
+            reason = reasons.get(name, "it is already" if packed else "not a linear layer or an embedding")
+            if reason is not None:
                 raise UnsupportedLayerError(
-                    f"cannot be packed: {reasons.get(name) or 'not a linear layer or an embedding'}",
+                    f"cannot be packed: {reason}",
                     layer=name,
                     found=type(child).__name__,
                     allowed=CONVERTIBLE,
                 )
         if pattern not in used:
+            already = any(isinstance(child, PackedModule) for _, child in named)
             raise ValueRangeError(
                 "override without effect: it matches no layer that can be packed, or an earlier one does",
-                found=repr(pattern),
+                found=repr(pattern) + (", of layers that are packed already" if already else ""),
                 allowed="a name or pattern of a linear layer",
             )
 

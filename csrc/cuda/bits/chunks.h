@@ -13,16 +13,9 @@
 #pragma once
 
 #include "cuda/bits/fragments.h"
+#include "cuda/bits/gemv.h"
 
 namespace lowbit::cuda {
-
-// Bytes of one chunk, and of all that a block needs.
-LOWBIT_HOST_DEVICE constexpr int chunk_bytes(int columns, int input_warps) {
-  return columns * input_warps * kSpanInputs;
-}
-LOWBIT_HOST_DEVICE constexpr int chunks_bytes(int columns, int input_warps, int turns) {
-  return (turns > 1 ? 2 : 1) * chunk_bytes(columns, input_warps);
-}
 
 LOWBIT_HOST_DEVICE constexpr int exchanged(int address) {
   return address ^ (address >> 6 & 16);

@@ -1,9 +1,34 @@
-// Which instantiation of the GEMV a product takes, and how it goes over the device.
+// What the GEMV kernels take, which of them a product takes, and how it goes over the device.
 #pragma once
 
-#include "cuda/bits/gemv_kernel.h"
+#include "cuda/bits/params.h"
 
 namespace lowbit::cuda {
+
+// One-bit digits that a pass puts together (cuda/bits/planes.h).
+inline constexpr int kChunkPlanes = 4;
+
+struct GemvParams {
+  LayerParams layer;
+  Columns x;
+  Partition partition;
+  int32_t column_passes;  // of 8 or 16 columns: blocks side by side, so that the second reads weights from L2
+  float offset_factor;    // of an offset times a sum of the activations, before the factor A
+};
+
+// Row tiles of a warp: with two of them a load of columns serves two products. Where digits leave the
+// integers inside a row, or are more than one bit wide, it is not these loads that count.
+LOWBIT_HOST_DEVICE constexpr int row_tiles_of_warp(Form form, bool whole) {
+  return whole && form == Form::one ? 2 : 1;
+}
+
+// Bytes of one chunk of columns in shared memory (cuda/bits/chunks.h), and of all that a block needs.
+LOWBIT_HOST_DEVICE constexpr int chunk_bytes(int columns, int input_warps) {
+  return columns * input_warps * kSpanInputs;
+}
+LOWBIT_HOST_DEVICE constexpr int chunks_bytes(int columns, int input_warps, int turns) {
+  return (turns > 1 ? 2 : 1) * chunk_bytes(columns, input_warps);
+}
 
 using GemvKernel = void (*)(GemvParams);
 

@@ -9,23 +9,10 @@
 // leaves enough blocks.
 #pragma once
 
+#include "cuda/bits/gemv.h"
 #include "cuda/bits/loops.h"
 
 namespace lowbit::cuda {
-
-struct GemvParams {
-  LayerParams layer;
-  Columns x;
-  Partition partition;
-  int32_t column_passes;  // of 8 or 16 columns: blocks side by side, so that the second reads weights from L2
-  float offset_factor;    // of an offset times a sum of the activations, before the factor A
-};
-
-// Row tiles of a warp: with two of them a load of columns serves two products. Where digits leave the
-// integers inside a row, or are more than one bit wide, it is not these loads that count.
-LOWBIT_HOST_DEVICE constexpr int row_tiles_of_warp(Form form, bool whole) {
-  return whole && form == Form::one ? 2 : 1;
-}
 
 // Made before the loops and again after them, from the hardware's registers each time, so that the loops need
 // not keep it.

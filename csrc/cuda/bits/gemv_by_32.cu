@@ -1,4 +1,4 @@
-#include "cuda/bits/gemv.h"
+#include "cuda/bits/gemv_kernel.h"
 
 namespace lowbit::cuda {
 

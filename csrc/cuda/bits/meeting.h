@@ -6,9 +6,6 @@
 
 namespace lowbit::cuda {
 
-inline constexpr int kMaxWarps = 8;    // of a block
-inline constexpr int kTileSums = 128;  // of a row tile and a tile of eight columns
-
 // Sums of a block in shared memory: by warp, row tile of the warp, tile of columns, register and lane.
 template <int kRowTiles, int kColumnTiles>
 struct MeetingPoint {

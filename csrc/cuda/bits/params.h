@@ -5,6 +5,9 @@
 
 namespace lowbit::cuda {
 
+inline constexpr int kMaxWarps = 8;    // of a block
+inline constexpr int kTileSums = 128;  // of a row tile and a tile of eight columns
+
 // One walk over all inputs: a digit, or up to four one-bit digits that are put together in registers.
 struct Pass {
   int32_t bits;         // of the code that is multiplied

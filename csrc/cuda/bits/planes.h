@@ -2,11 +2,10 @@
 // cost of masks, products and scales is that of one digit and not of four.
 #pragma once
 
+#include "cuda/bits/gemv.h"
 #include "cuda/bits/loops.h"
 
 namespace lowbit::cuda {
-
-inline constexpr int kChunkPlanes = 4;
 
 // Two digit planes become one of twice the width: fields of `high` and `low` at even positions meet in
 // `even`, the others in `odd`. kMask has the upper half of every new digit.

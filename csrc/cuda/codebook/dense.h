@@ -4,13 +4,9 @@
 
 #include "cuda/activations/octets.h"
 #include "cuda/activations/reduce.h"
+#include "cuda/codebook/dense_block.h"
 
 namespace lowbit::cuda::codebook {
-
-inline constexpr int kDenseWarps = 8;   // of a block
-inline constexpr int kDenseRows = 4;    // that share the loads of x
-inline constexpr int kDenseTokens = 8;  // that share the loads of the weight
-inline constexpr int kDenseSums = kDenseRows * kDenseTokens;
 
 // Matrix whose rows are products' operands: [rows][size] of a dtype known at run time, rows `stride` elements
 // apart.
@@ -81,12 +77,5 @@ struct DenseSums {
     store(r, m, sum);
   }
 };
-
-// Warps that share rows of so many inputs: each lane should have two octets.
-inline int dense_warps(int64_t inputs) {
-  int warps = 1;
-  while (warps < kDenseWarps && inputs > warps * 32 * 2 * kOctet) warps *= 2;
-  return warps;
-}
 
 }  // namespace lowbit::cuda::codebook

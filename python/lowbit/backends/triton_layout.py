@@ -15,7 +15,8 @@ field is then 2^(w (F - 1)) times (digit - 2^(w - 1)), and no field needs anothe
 
     row     all blocks of its first digit, then those of the next: R blocks
     weight  uint8 [B, digits, blocks, 128]     rows one behind the other; the first two sizes say how a code
-                                               is cut; blocks of zeros behind the last row fill the shape
+                                               is cut; blocks of zeros behind the last row fill the shape,
+                                               at least as many as kernels read behind a row, `spare_blocks`
 
 Inputs that pad have digit 0. Scales and offsets stay as they are in the checkpoint.
 """
@@ -47,6 +48,11 @@ def row_blocks(in_features: int, widths: Sequence[int]) -> int:
     return sum(digit_blocks(in_features, width) for width in widths)
 
 
+def spare_blocks(widths: Sequence[int]) -> int:
+    """Blocks behind a row that loops over a span of inputs at a time may read, and multiply by zeros."""
+    return max(widths) - 1
+
+
 def lay_out_bits(planes: Tensor, in_features: int, one_bit_digits: bool = False) -> Tensor:
     """Canonical bits, uint8 [B, N, ceil(K/8)] or [N, ceil(K/8)], to blocks [B, digits, blocks, 128].
 
@@ -58,10 +64,9 @@ def lay_out_bits(planes: Tensor, in_features: int, one_bit_digits: bool = False)
     step = max(1, _CHUNK_CODES // in_features)
     parts = [_pack_rows(part, in_features, widths) for part in planes.split(step, dim=1)]
     rows = torch.cat(parts).reshape(-1, BLOCK_BYTES)
-    shape = (bits, len(widths), -1, BLOCK_BYTES)
-    return pad(
-        rows, (0, 0, 0, -out_features * row_blocks(in_features, widths) % (bits * len(widths)))
-    ).reshape(shape)
+    spare = spare_blocks(widths)
+    filling = spare + -(rows.shape[0] + spare) % (bits * len(widths))
+    return pad(rows, (0, 0, 0, filling)).reshape(bits, len(widths), -1, BLOCK_BYTES)
 
 
 def restore_bits(blocks: Tensor, in_features: int, out_features: int) -> Tensor:

@@ -102,7 +102,10 @@ def _register() -> None:
     app.command("quantize")(quantize.quantize)
     app.command("inspect")(inspect.inspect)
     app.command("generate")(generate.generate)
-    timings = typer.Typer(cls=_BenchGroup, help="Speed, size and memory of MODEL; or compare two such runs.")
+    timings = typer.Typer(
+        cls=_BenchGroup,
+        help="Speed, size and memory of MODEL (`bench MODEL` is `bench model MODEL`); or compare two runs.",
+    )
     timings.command("model")(bench.bench)
     timings.command("compare")(compare.compare)
     app.add_typer(timings, name="bench")

@@ -1,9 +1,10 @@
+#include "cuda/plan/plan.h"
+
 #include <algorithm>
 
 #include "cuda/bits/gemv.h"
 #include "cuda/plan/architectures.h"
 #include "cuda/plan/json.h"
-#include "cuda/plan/plan.h"
 
 namespace lowbit::cuda {
 namespace {

@@ -1,9 +1,10 @@
+#include "cuda/plan/codebook.h"
+
 #include <algorithm>
 
-#include "cuda/codebook/dense.h"
+#include "cuda/codebook/dense_block.h"
 #include "cuda/codebook/tables.h"
 #include "cuda/plan/architectures.h"
-#include "cuda/plan/codebook.h"
 #include "cuda/plan/json.h"
 
 namespace lowbit::cuda::codebook {

@@ -1,8 +1,9 @@
+#include "cuda/plan/json.h"
+
 #include <algorithm>
 
 #include "cuda/api/checks.h"
 #include "cuda/error.h"
-#include "cuda/plan/json.h"
 
 namespace lowbit::cuda {
 

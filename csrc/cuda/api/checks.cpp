@@ -1,6 +1,7 @@
+#include "cuda/api/checks.h"
+
 #include <cstdio>
 
-#include "cuda/api/checks.h"
 #include "cuda/error.h"
 
 namespace lowbit::cuda {

@@ -1,6 +1,6 @@
-#include <algorithm>
-
 #include "cuda/bits/gemv.h"
+
+#include <algorithm>
 
 namespace lowbit::cuda {
 namespace {

@@ -1,7 +1,7 @@
+#include "cuda/api/bits_call.h"
+
 #include <algorithm>
 #include <variant>
-
-#include "cuda/api/bits_call.h"
 
 namespace lowbit::cuda {
 namespace {
