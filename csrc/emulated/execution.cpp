@@ -120,6 +120,7 @@ void yield(bool final = false) {
 void thread_main() {
   fibre_entered();
   device.call(device.body);
+  fibre_returned(device.threads[device.current].fibre);
   set_waiting();
   warp_of(device.current).exited |= 1u << (device.current & 31);
   ++device.exited;

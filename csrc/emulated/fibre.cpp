@@ -52,7 +52,9 @@ Fibre* came_from = nullptr;
 
 void prepare_fibre(Fibre& fibre, void (*entry)()) {
 #if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(fibre.stack, fibre.stack_bytes);  // frames that were abandoned there
+  // Frames that return clean up after themselves, and for a whole stack it takes as long as a small kernel.
+  if (fibre.has_frames) __asan_unpoison_memory_region(fibre.stack, fibre.stack_bytes);
+  fibre.has_frames = true;
   fibre.sanitizer_stack = nullptr;
 #endif
 #if defined(__x86_64__)
@@ -99,6 +101,10 @@ void fibre_entered() {
     came_from->stack_bytes = bytes;
   }
 #endif
+}
+
+void fibre_returned(Fibre& fibre) {
+  fibre.has_frames = false;
 }
 
 }  // namespace lowbit::emulated
