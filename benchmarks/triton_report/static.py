@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from lowbit.triton_kernels.bits import launches as bits
 from lowbit.triton_kernels.codebook import launches as codebook
 from lowbit.triton_kernels.compiled import Launch
+from triton.compiler import CompilationError
 
 from .compiling import Entry, entry
+from .source import read, with_ones
 from .targets import AMD, NVIDIA, TOO_OLD, Target
 
 TARGETS = {target.name: target for target in (TOO_OLD, *NVIDIA, AMD)}
@@ -47,8 +48,19 @@ def compile_one(name: str, target: str) -> Entry:
     return entry(launches(TARGETS[target])[name], TARGETS[target])
 
 
-def from_dict(values: dict[str, Any]) -> Entry:
-    return Entry(**values)
+def unreadable_with_ones(target: str) -> list[str]:
+    """Launches, one for each kernel and set of absent tensors, that Triton refuses where integers are 1."""
+    found, seen = [], set()
+    for name, launch in launches(TARGETS[target]).items():
+        absent = frozenset(key for key, value in launch.constexprs.items() if value is None)
+        if (launch.kernel, absent) in seen:
+            continue
+        seen.add((launch.kernel, absent))
+        try:
+            read(with_ones(launch), TARGETS[target])
+        except CompilationError as error:
+            found.append(f"{name}: {error}")
+    return found
 
 
 def regressions(before: Sequence[Entry], now: Sequence[Entry], slack: float = 0.05) -> list[str]:

@@ -43,6 +43,12 @@ def test_no_worse_than_committed(committed: list[Entry], compilers: Executor) ->
     assert static.regressions(committed, now) == []
 
 
+@pytest.mark.parametrize("target", ["sm_80", "gfx942"])
+def test_one_token_and_one_output_compile(target: str, compilers: Executor) -> None:
+    """Triton makes constants of integers that are 1, on which tensors' methods fail."""
+    assert compilers.submit(static.unreadable_with_ones, target).result() == []
+
+
 def test_the_report_is_complete_and_clean(committed: list[Entry]) -> None:
     wanted = {(name, target.name) for target in static.TARGETS.values() for name in static.names(target)}
     assert {(item.launch, item.target) for item in committed} == wanted

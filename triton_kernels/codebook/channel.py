@@ -79,7 +79,7 @@ def _sum_by_label(values: Columns, labels: Tensor, clusters: int, in_features: i
     sums = torch.empty(tokens, clusters, dtype=torch.float32, device=values.codes.device)
     launch(
         wrap_triton(sum_by_label),
-        (-(-clusters // BLOCK_LABELS), tokens),
+        (tokens, -(-clusters // BLOCK_LABELS)),
         values.codes,
         labels,
         sums,
@@ -137,8 +137,8 @@ def sum_by_label(
     BLOCK_MEMBERS: tl.constexpr,
 ):
     """sums [M, clusters] of values [M, padded]; labels as lowbit.backends.cuda.order_labels draws them."""
-    token = tl.program_id(1).to(tl.int64)
-    label = tl.program_id(0) * BLOCK_LABELS + tl.arange(0, BLOCK_LABELS)
+    token = tl.program_id(0).to(tl.int64)
+    label = tl.program_id(1) * BLOCK_LABELS + tl.arange(0, BLOCK_LABELS)
     exist = label < clusters
     begins = labels + in_features
     order = begins + clusters + 1

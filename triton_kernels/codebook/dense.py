@@ -112,5 +112,7 @@ def dense_kernel(
     exist = token < tokens
     if scales is not None:
         total *= tl.load(scales + token, exist, 0.0)[None, :]
-    at = parts + (tl.program_id(2) * tokens.to(tl.int64) + token)[None, :] * out_features + rows[:, None]
+    at = (
+        parts + (tl.program_id(2) * tl.cast(tokens, tl.int64) + token)[None, :] * out_features + rows[:, None]
+    )
     tl.store(at, total, (rows < out_features)[:, None] & exist[None, :])

@@ -29,7 +29,7 @@ def finish(
     splits, tokens, out_features = parts.shape
     launch(
         wrap_triton(finish_kernel),
-        (-(-out_features // BLOCK_ROWS), tokens),
+        (tokens, -(-out_features // BLOCK_ROWS)),
         y,
         parts,
         bias,
@@ -58,9 +58,9 @@ def finish_kernel(
     BLOCK_ROWS: tl.constexpr,
 ):
     """128 rows of one token; a lane follows the outliers of its row, in their order."""
-    token = tl.program_id(1).to(tl.int64)
-    tokens = tl.num_programs(1)
-    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    token = tl.program_id(0).to(tl.int64)
+    tokens = tl.num_programs(0)
+    rows = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     live = rows < out_features
     total = tl.zeros((BLOCK_ROWS,), tl.float32)
     for split in range(splits):

@@ -63,6 +63,8 @@ def scalar_floats(
                 value = tl.load(inputs + (block * 256 + s * 64 + nibble // 4 * 32 + nibble % 4))
                 total += value * entry
 
-    at = parts + (tl.program_id(2) * tokens.to(tl.int64) + token)[:, None] * out_features + rows[None, :]
+    at = (
+        parts + (tl.program_id(2) * tl.cast(tokens, tl.int64) + token)[:, None] * out_features + rows[None, :]
+    )
     exist = (token < tokens)[:, None] & (rows < out_features)[None, :]
     tl.store(at, tl.sum(total, 2), exist)

@@ -105,5 +105,7 @@ def scalar_selectors(
         scale = tl.load(scales + token, exist, 0.0)
         total = (high * 256 + low).to(tl.float32) * scale[None, :]
     total *= row_scale[:, None]
-    at = parts + (tl.program_id(2) * tokens.to(tl.int64) + token)[None, :] * out_features + rows[:, None]
+    at = (
+        parts + (tl.program_id(2) * tl.cast(tokens, tl.int64) + token)[None, :] * out_features + rows[:, None]
+    )
     tl.store(at, total, (rows < out_features)[:, None] & exist[None, :])

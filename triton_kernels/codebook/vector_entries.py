@@ -58,7 +58,9 @@ def vector_entries(
         own = tl.load(inputs[None, :] + (step * BLOCK_INPUTS + tl.arange(0, BLOCK_INPUTS))[:, None])
         own = own.to(OPERAND)
         for book in tl.static_range(BOOKS):
-            word = tl.load(own_words + book * out_features.to(tl.int64) * words + step * (POSITIONS // 4))
+            word = tl.load(
+                own_words + book * tl.cast(out_features, tl.int64) * words + step * (POSITIONS // 4)
+            )
             code = ((word[:, :, None] >> byte) & 255).reshape(BLOCK_ROWS, POSITIONS)
             entry = tl.load(codebooks + book * 256 * SIZE + code[:, :, None] * SIZE + element)
             total = tl.dot(
@@ -73,5 +75,7 @@ def vector_entries(
     exist = token < tokens
     total *= tl.load(scales + token, exist, 0.0)[None, :]
     total *= tl.load(out_scales + stored).to(tl.float32)[:, None]
-    at = parts + (tl.program_id(2) * tokens.to(tl.int64) + token)[None, :] * out_features + rows[:, None]
+    at = (
+        parts + (tl.program_id(2) * tl.cast(tokens, tl.int64) + token)[None, :] * out_features + rows[:, None]
+    )
     tl.store(at, total, (rows < out_features)[:, None] & exist[None, :])

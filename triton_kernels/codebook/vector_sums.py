@@ -66,7 +66,9 @@ def gather_sums(
     first = tl.program_id(2) * split_steps
     for step in range(first, tl.minimum(first + split_steps, steps)):
         for book in tl.static_range(BOOKS):
-            code = tl.load(own_codes + book * out_features.to(tl.int64) * positions + step * BLOCK_POSITIONS)
+            code = tl.load(
+                own_codes + book * tl.cast(out_features, tl.int64) * positions + step * BLOCK_POSITIONS
+            )
             total += tl.load(own_sums + (book * positions + step * BLOCK_POSITIONS) * 256 + code)
     total_row = tl.sum(total, 1) * tl.load(out_scales + stored).to(tl.float32)
     at = parts + (tl.program_id(2) * tl.num_programs(0) + token) * out_features + rows

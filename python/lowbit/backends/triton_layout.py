@@ -59,7 +59,7 @@ def lay_out_bits(planes: Tensor, in_features: int, one_bit_digits: bool = False)
     Codes are cut into as few digits as there are; with `one_bit_digits` any number of the first can be read.
     """
     planes = planes if planes.dim() == 3 else planes.unsqueeze(0)
-    bits, out_features = planes.shape[:2]
+    bits = planes.shape[0]
     widths = digit_widths(bits, bits if one_bit_digits else 0)
     step = max(1, _CHUNK_CODES // in_features)
     parts = [_pack_rows(part, in_features, widths) for part in planes.split(step, dim=1)]
