@@ -166,20 +166,22 @@ def test_every_loop(emulated: Device, group_size: int, columns: int, precision: 
 
 @pytest.mark.parametrize("scale_dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("group_size", [32, 64, 128, 1024])
-def test_dtypes_of_scales_in_every_loop(emulated: Device, group_size: int, scale_dtype: torch.dtype) -> None:
+def test_dtypes_of_scales_in_every_loop(group_size: int, scale_dtype: torch.dtype) -> None:
+    device = load("lowbit_emulated")
     for bits, plan in ((1, "packed"), (2, "packed"), (3, "packed"), (2, "planes")):
         subject = make("planes", 17, 1300, bits, bits=bits, group_size=group_size, scale_dtype=scale_dtype)
         for m in (1, 17):
             x = activations(m, 1300, torch.float32, seed=bits)
-            check(subject, x, DeviceBits(emulated, subject, digits=plan)(x, "high"), "high")
+            check(subject, x, DeviceBits(device, subject, digits=plan)(x, "high"), "high")
 
 
 @pytest.mark.parametrize(
     ("bits", "plan"), [(1, "packed"), *itertools.product((2, 4, 8), PLANS)]
 )  # of one bit they are the same
-def test_largest_sums(emulated: Device, bits: int, plan: str) -> None:
+def test_largest_sums(bits: int, plan: str) -> None:
     """Codes all ones, activations at the end of their range and of one sign: the sums of a group are as large
-    as they get, and accumulators that count as floats must still hold them."""
+    as they get, and accumulators that count as floats must still hold them. The order of threads plays no part."""
+    device = load("lowbit_emulated")
     k = 1024
     # 32512 = 256 * 127: the lower column is 0; 32384 + 128 has -128 in it. Both signs of each: six tokens.
     values = torch.tensor([1.0, 32512 / 32639, 32384 / 32639])
@@ -189,7 +191,7 @@ def test_largest_sums(emulated: Device, bits: int, plan: str) -> None:
     for low, group_size in itertools.product((0, 2**bits - 1), (128, 32)):
         codes = torch.full((16, k), low, dtype=torch.uint8)
         layer = planes(codes, bits, torch.ones(16, k // group_size), group_size)
-        subject = DeviceBits(emulated, layer, digits=plan)
+        subject = DeviceBits(device, layer, digits=plan)
         for x, precision in itertools.product((few, others, many), ("fast", "high")):
             check(layer, x, subject(x, precision), precision)
 
