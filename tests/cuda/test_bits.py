@@ -180,7 +180,7 @@ def test_dtypes_of_scales_in_every_loop(group_size: int, scale_dtype: torch.dtyp
 )  # of one bit they are the same
 def test_largest_sums(bits: int, plan: str) -> None:
     """Codes all ones, activations at the end of their range and of one sign: the sums of a group are as large
-    as they get, and accumulators that count as floats must still hold them. The order of threads plays no part."""
+    as they get, and accumulators that count as floats must still hold them. In any order of threads."""
     device = load("lowbit_emulated")
     k = 1024
     # 32512 = 256 * 127: the lower column is 0; 32384 + 128 has -128 in it. Both signs of each: six tokens.
