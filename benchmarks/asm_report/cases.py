@@ -74,9 +74,10 @@ def _expanded(isa: str, columns: int) -> Case:
 
 
 def _lookup(isa: str, lookup: str, columns: int, products_per_weight: float) -> Case:
+    loop = r"tile\(" if columns == 1 else f"group<{columns}, 1>"
     return Case(
         f"1 plane by look-up, {columns} token{'s' * (columns > 1)}, fast",
-        rf"LookupProduct<.*{lookup}.*>::group<{columns}, 1>",
+        rf"LookupProduct<.*{lookup}.*>::{loop}",
         _ISA[isa],
         products_per_weight,
         columns,

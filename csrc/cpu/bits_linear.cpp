@@ -78,15 +78,21 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
         static_cast<int>(std::clamp<int64_t>(tiles * tile_bytes * rows / kThreadBytes, 1, get_num_threads()));
     // A single token: no thread waits for another to prepare it.
     const bool each_its_own = rows == 1;
-    if (const lowbit_status bad =
-            each_its_own ? prologue.reserve(threads, threads) : prologue.run(x, first, first + rows)) {
+    const int64_t table_bytes = each_its_own && !exact
+                                    ? kernels.table_bytes(active_planes, format.per_token, format.k_blocks,
+                                                          tiles / (threads * prologue.sets()))
+                                    : 0;
+    if (const lowbit_status bad = each_its_own ? prologue.reserve(threads, threads, table_bytes)
+                                               : prologue.run(x, first, first + rows)) {
       return bad;
     }
     // The tiles of all segments in one loop: a small segment must not leave threads idle. Cores are not
     // equally fast, be it that a neighbour takes bandwidth from one, so a thread takes tiles from another
     // where that costs no new preparations: neither of the token for another segment nor of tables.
     const bool costly = exact || (each_its_own && prologue.sets() > 1);
-    const int64_t least = costly ? tiles : kernels.least_tiles(active_planes, rows * format.per_token);
+    const int64_t least = costly            ? tiles
+                          : table_bytes > 0 ? 1
+                                            : kernels.least_tiles(active_planes, rows * format.per_token);
     balanced_for(tiles, threads, least, [&](Pieces& pieces, int thread) {
       const int64_t slot = each_its_own ? thread : 0;
       int32_t prepared = -1;  // the segment that the token in the slot is prepared for
@@ -98,6 +104,10 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
           if (from < to) {
             if (each_its_own && (prepared < 0 || (prologue.sets() > 1 && prepared != s))) {
               prologue.prepare(x, first, s, slot, thread);
+              if (table_bytes > 0) {
+                kernels.build_tables(segments[s].bits, from, prologue.columns(s, slot, 1),
+                                     prologue.tables(slot));
+              }
               prepared = s;
             }
             const Epilogue epilogue = epilogue_of(segments[s], prologue.gates(s, slot),

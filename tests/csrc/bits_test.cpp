@@ -172,8 +172,8 @@ struct Activations {
   std::vector<float> scales;
 
   Columns view() const {
-    return {tokens,         per_token,    radix_shift, max_code,     k_blocks,
-            x_group_blocks, codes.data(), sums.data(), scales.data()};
+    return {tokens,         per_token,    radix_shift, max_code,      k_blocks,
+            x_group_blocks, codes.data(), sums.data(), scales.data(), nullptr};
   }
 };
 
@@ -288,6 +288,31 @@ std::string describe(const Weight& w, int active, int64_t tokens) {
          std::to_string(tokens);
 }
 
+// Look-up tables of a single column, as aligned as the library has them, or none.
+class Tables {
+ public:
+  Tables(const BitsKernels& kernels, const Weight& w, int active, const Columns& x)
+      : bytes_(kernels.table_bytes(active, x.tokens * x.per_token, x.k_blocks, kManyTiles)) {
+    if (bytes_ == 0) return;
+    data_.reset(static_cast<uint8_t*>(std::aligned_alloc(kAlignment, bytes_ + kAlignment)));
+    std::memset(data_.get(), kUntouched, bytes_ + kAlignment);
+    const int64_t last = ceil_div(w.n, 64) - 1;
+    kernels.build_tables(w.view(), last, x, data_.get());
+    for (int64_t i = bytes_; i < bytes_ + kAlignment; ++i) check(data_[i] == kUntouched, "behind the tables");
+  }
+
+  const uint8_t* data() const { return data_.get(); }
+
+ private:
+  static constexpr int64_t kManyTiles = 1000, kAlignment = 64;
+  static constexpr uint8_t kUntouched = 0xa5;
+  struct Free {
+    void operator()(uint8_t* data) const { std::free(data); }
+  };
+  int64_t bytes_;
+  std::unique_ptr<uint8_t[], Free> data_;
+};
+
 void test_product(const std::vector<Isa>& isas, const Weight& w, int active, const Activations& x,
                   const std::string& name) {
   Ends ends(x.tokens, w.n);
@@ -296,14 +321,21 @@ void test_product(const std::vector<Isa>& isas, const Weight& w, int active, con
     for (int64_t row = 0; row < w.n; ++row) expected.push_back(reference(w, active, x, ends, token, row));
   }
   for (const Isa isa : isas) {
+    const BitsKernels& kernels = bits_kernels(isa);
+    const Tables tables(kernels, w, active, x.view());
     for (const bool reversed : {false, true}) {
-      std::memset(ends.y.bytes.get(), 0xa5, ends.y_bytes(w.n));
-      run_tiles(ceil_div(w.n, 64), reversed, [&](int64_t begin, int64_t end) {
-        bits_kernels(isa).product(w.view(), active, x.view(), ends.view(), begin, end);
-      });
-      check_y(ends, w.n, expected,
-              std::string(isa_name(isa)) + " " + name + " " + describe(w, active, x.tokens) +
-                  " columns per token " + std::to_string(x.per_token));
+      for (const bool with_tables : {false, true}) {
+        if (with_tables && tables.data() == nullptr) continue;
+        Columns columns = x.view();
+        if (with_tables) columns.tables = tables.data();
+        std::memset(ends.y.bytes.get(), 0xa5, ends.y_bytes(w.n));
+        run_tiles(ceil_div(w.n, 64), reversed, [&](int64_t begin, int64_t end) {
+          kernels.product(w.view(), active, columns, ends.view(), begin, end);
+        });
+        check_y(ends, w.n, expected,
+                std::string(isa_name(isa)) + " " + name + " " + describe(w, active, x.tokens) +
+                    " columns per token " + std::to_string(x.per_token) + (with_tables ? " tables" : ""));
+      }
     }
   }
 }
@@ -457,6 +489,7 @@ int run(int cases) {
     for (const int64_t group_size : {-1, 96}) {
       const Weight w = make_weight(130, 9000, 1, group_size, true, true, true);
       test_product(isas, w, 1, make_activations(9, 9000, mode, true), "stretches");
+      test_product(isas, w, 1, make_activations(1, 9000, mode, true), "one token");
     }
   }
   test_product(isas, make_weight(64 * 33 + 1, 100, 1, 32, true, false, true), 1,

@@ -486,6 +486,21 @@ void long_inputs(const char* isa) {
   check_call(call, tokens, describe(call, tokens, isa).c_str());
 }
 
+// Enough tiles for tables of a single token, which every thread makes for itself: once, or for each of the
+// segments that its tiles belong to.
+void large_layers(const char* isa) {
+  for (const int32_t experts : {0, 1, 3}) {
+    Call call;
+    for (const int64_t n : {705, 900, 321}) call.layers.emplace_back(n, 1031, 1, -1, true, false, experts);
+    Tokens tokens(5, 1031, LOWBIT_F16, 0);
+    check_call(call, tokens, describe(call, tokens, isa).c_str());
+  }
+  Call call;
+  call.layers.emplace_back(1000, 1031, 8, 128, true, true, 0);
+  Tokens tokens(2, 1031, LOWBIT_F32, 0);
+  check_call(call, tokens, describe(call, tokens, isa).c_str());
+}
+
 void expect_failure(lowbit_status status, const char* part, int line) {
   const std::string sentence = lowbit_last_error();
   EXPECT(status == LOWBIT_INVALID_ARGUMENT && sentence.find(part) != std::string::npos,
@@ -594,7 +609,10 @@ int main(int argc, char** argv) {
       random_call(false, name);
     }
     extreme_magnitudes(name);
-    if (isa != LOWBIT_ISA_SCALAR) long_inputs(name);
+    if (isa != LOWBIT_ISA_SCALAR) {
+      long_inputs(name);
+      large_layers(name);
+    }
     std::printf("%s: %s\n", name, failures == 0 ? "ok" : "FAILED");
   }
   rejected_arguments();

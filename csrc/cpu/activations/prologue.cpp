@@ -59,9 +59,10 @@ int64_t Prologue::bytes_per_token() const {
   return sets_ * content;
 }
 
-lowbit_status Prologue::reserve(int64_t slots, int threads) {
+lowbit_status Prologue::reserve(int64_t slots, int threads, int64_t table_bytes) {
   thread_local Scratch scratch;
   slots_ = slots;
+  table_bytes_ = table_bytes;
   const int64_t items = slots * sets_;
   const int64_t groups = (format_.k_blocks + format_.x_group_blocks - 1) / format_.x_group_blocks;
 
@@ -72,6 +73,7 @@ lowbit_status Prologue::reserve(int64_t slots, int threads) {
   const size_t scales = layout.add<float>(quantized * groups);
   const size_t values = layout.add<float>((items - quantized) * padded_inputs());
   const size_t gates = layout.add<float>(items * most_experts_);
+  const size_t tables = layout.add<uint8_t>(slots * table_bytes);
   const size_t rows = layout.add<float>(threads * 2 * padded_inputs());
   std::byte* const base = scratch.reserve(layout.size());
   if (base == nullptr) {
@@ -83,6 +85,7 @@ lowbit_status Prologue::reserve(int64_t slots, int threads) {
   scales_ = at<float>(base, scales);
   values_ = at<float>(base, values);
   gates_ = at<float>(base, gates);
+  tables_ = at<uint8_t>(base, tables);
   rows_ = at<float>(base, rows);
   return LOWBIT_OK;
 }
@@ -153,7 +156,8 @@ Columns Prologue::columns(int32_t segment, int64_t first, int64_t slots) const {
           format_.x_group_blocks,
           start.codes,
           start.sums,
-          start.scales};
+          start.scales,
+          tables(first)};
 }
 
 FloatColumns Prologue::float_columns(int32_t segment, int64_t first, int64_t slots) const {

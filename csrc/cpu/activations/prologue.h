@@ -21,8 +21,9 @@ class Prologue {
   // Memory that one token takes; the caller cuts long inputs accordingly.
   int64_t bytes_per_token() const;
 
-  // Room for `slots` tokens that up to `threads` threads prepare. Fails only when memory is short.
-  lowbit_status reserve(int64_t slots, int threads);
+  // Room for `slots` tokens that up to `threads` threads prepare, and for table_bytes of look-up tables in
+  // each slot. Fails only when memory is short.
+  lowbit_status reserve(int64_t slots, int threads, int64_t table_bytes = 0);
   // Row `row` of x as `segment` sees it, on thread `thread` of those reserved for.
   void prepare(const lowbit_input& x, int64_t row, int32_t segment, int64_t slot, int thread) const;
   // Both: rows [begin, end) of x in the slots from 0 on, on as many threads as pay.
@@ -34,6 +35,8 @@ class Prologue {
   // The tokens of `slots` slots, from `first` on.
   Columns columns(int32_t segment, int64_t first, int64_t slots) const;
   FloatColumns float_columns(int32_t segment, int64_t first, int64_t slots) const;
+  // Of a slot, whatever its token is prepared for. columns() of a single slot refers to them.
+  uint8_t* tables(int64_t slot) const { return table_bytes_ == 0 ? nullptr : tables_ + slot * table_bytes_; }
   // [slots][experts of the segment]; null without experts.
   const float* gates(int32_t segment, int64_t first) const;
 
@@ -58,7 +61,9 @@ class Prologue {
   float* scales_ = nullptr;
   float* values_ = nullptr;  // exact
   float* gates_ = nullptr;   // each set has room for most_experts_ gates per slot
-  float* rows_ = nullptr;    // [threads][2][padded inputs], while a token is prepared
+  int64_t table_bytes_ = 0;
+  uint8_t* tables_ = nullptr;  // [slots][table_bytes_]
+  float* rows_ = nullptr;      // [threads][2][padded inputs], while a token is prepared
 };
 
 // Gates [experts] of one token: softmax(x router^T) in fp32.

@@ -37,6 +37,7 @@ struct Columns {
   const int8_t* codes;
   const int32_t* sums;
   const float* scales;
+  const uint8_t* tables;  // that build_tables() has made of a single column; null: none
 };
 
 // Float activations for `exact`: [tokens][k_blocks * 32], padding 0. A token with a non-finite input has NaN
@@ -72,6 +73,11 @@ struct BitsKernels {
                         const Epilogue& epilogue, int64_t tile_begin, int64_t tile_end);
   // Fewer tiles than this in a call to product() lose time to what it prepares for all of them.
   int64_t (*least_tiles)(int active_planes, int64_t columns);
+  // Look-up tables of a single column: their bytes, or 0 where product() wants none for about `tiles` tiles.
+  // Whoever takes several ranges of tiles makes them once; least_tiles is 1 then.
+  int64_t (*table_bytes)(int active_planes, int64_t columns, int64_t k_blocks, int64_t tiles);
+  // Makes them, and fetches the first weights of `tile` meanwhile.
+  void (*build_tables)(const lowbit_bits& weight, int64_t tile, const Columns& x, uint8_t* tables);
 };
 
 // Table of one instruction set. The caller has checked that this machine can run it.

@@ -6,8 +6,6 @@
 namespace lowbit {
 
 // Of a single plane, look-ups beat byte products for any number of tokens: benchmarks/NOTES.md.
-using Table = BitsTable<isa::Avx2, LookupProduct<Lookup256<isa::Avx2>>>;
-
-const BitsKernels kBitsAvx2 = {Table::product, Table::product_exact, Table::least_tiles};
+const BitsKernels kBitsAvx2 = BitsTable<isa::Avx2, LookupProduct<Lookup256<isa::Avx2>>>::kKernels;
 
 }  // namespace lowbit

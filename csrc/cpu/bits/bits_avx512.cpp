@@ -7,37 +7,49 @@ namespace lowbit {
 namespace {
 
 using Table = BitsTable<isa::Avx512>;
+using Lookups = LookupProduct<Lookup512>;
 
 // Where looking one plane up beats multiplying its bits, in us for 4096 x 4096 on two Zen 4 cores, weights
 // cold (the two figures of a column are of one run):
 //
 //   columns                   1      2      4      8     16    512 (scales by 128)
-//   byte products          72.1   98.9    203    354    718    24,800
-//   look-ups               80.8   83.6    163    334    629    21,200
+//   byte products          69.2   98.9    203    354    718    24,800
+//   look-ups               70.5   83.6    163    334    629    21,200
 //
-// A single column is faster by look-up as well where its weights are in the caches (57 and 48 us).
-constexpr int64_t kLookupColumns = 2;
-// Tables of one tile alone cost more than they save.
+// Memory decides the time of a single column; from the caches it takes 56 and 44 us. There each thread makes
+// tables once, which costs what a few tiles save (medians of one run, N x 4096, cold and warm):
+//
+//   tiles a thread              4           8          16          32          64
+//   look-ups / products   1.00  0.91  0.98  0.84  1.00  0.80  1.01  0.79  1.00  0.78
+constexpr int64_t kPayingTiles = 4;
+// Tables of several columns are made for the tiles of one call, and for one tile alone cost more than they
+// save.
 constexpr int64_t kLookupTiles = 2;
 
 bool by_lookup(int active_planes, int64_t columns) {
-  return active_planes == 1 && columns >= kLookupColumns;
+  return active_planes == 1 && columns > 1;
 }
 
 void product(const lowbit_bits& weight, int active_planes, const Columns& x, const Epilogue& epilogue,
              int64_t tile_begin, int64_t tile_end) {
-  if (by_lookup(active_planes, x.tokens * x.per_token) && tile_end - tile_begin >= kLookupTiles) {
-    return LookupProduct<Lookup512>(weight, x, epilogue).tiles(tile_begin, tile_end);
+  if (x.tables != nullptr ||
+      (by_lookup(active_planes, x.tokens * x.per_token) && tile_end - tile_begin >= kLookupTiles)) {
+    return Lookups(weight, x, epilogue).tiles(tile_begin, tile_end);
   }
   Table::product(weight, active_planes, x, epilogue, tile_begin, tile_end);
 }
 
 int64_t least_tiles(int active_planes, int64_t columns) {
-  return by_lookup(active_planes, columns) ? LookupProduct<Lookup512>::kLeastTiles : 1;
+  return by_lookup(active_planes, columns) ? Lookups::kLeastTiles : 1;
+}
+
+int64_t table_bytes(int active_planes, int64_t columns, int64_t k_blocks, int64_t tiles) {
+  return active_planes == 1 && columns == 1 && tiles >= kPayingTiles ? Lookups::table_bytes(k_blocks) : 0;
 }
 
 }  // namespace
 
-const BitsKernels kBitsAvx512 = {product, Table::product_exact, least_tiles};
+const BitsKernels kBitsAvx512 = {product, Table::product_exact, least_tiles, table_bytes,
+                                 Lookups::build_tables};
 
 }  // namespace lowbit

@@ -6,8 +6,6 @@
 namespace lowbit {
 
 // Of a single plane, look-ups beat byte products for any number of tokens: benchmarks/NOTES.md.
-using Table = BitsTable<isa::AvxVnni, LookupProduct<Lookup256<isa::AvxVnni>>>;
-
-const BitsKernels kBitsAvxVnni = {Table::product, Table::product_exact, Table::least_tiles};
+const BitsKernels kBitsAvxVnni = BitsTable<isa::AvxVnni, LookupProduct<Lookup256<isa::AvxVnni>>>::kKernels;
 
 }  // namespace lowbit

@@ -48,6 +48,13 @@ struct BitsTable {
   static int64_t least_tiles(int active_planes, int64_t) {
     return active_planes == 1 ? OnePlane::kLeastTiles : 1;
   }
+
+  static int64_t table_bytes(int active_planes, int64_t columns, int64_t k_blocks, int64_t) {
+    return active_planes == 1 && columns == 1 ? OnePlane::table_bytes(k_blocks) : 0;
+  }
+
+  static constexpr BitsKernels kKernels = {product, product_exact, least_tiles, table_bytes,
+                                           OnePlane::build_tables};
 };
 
 }  // namespace

@@ -4,8 +4,6 @@
 
 namespace lowbit {
 
-using Table = BitsTable<isa::Neon>;
-
-const BitsKernels kBitsNeon = {Table::product, Table::product_exact, Table::least_tiles};
+const BitsKernels kBitsNeon = BitsTable<isa::Neon>::kKernels;
 
 }  // namespace lowbit

@@ -4,8 +4,6 @@
 
 namespace lowbit {
 
-using Table = BitsTable<isa::Scalar>;
-
-const BitsKernels kBitsScalar = {Table::product, Table::product_exact, Table::least_tiles};
+const BitsKernels kBitsScalar = BitsTable<isa::Scalar>::kKernels;
 
 }  // namespace lowbit

@@ -26,13 +26,14 @@ constexpr int32_t byte_mask(int byte) {
   return static_cast<int32_t>(0x01010101u * static_cast<uint32_t>(byte));
 }
 
-// How far ahead of its loads a plane is fetched, and where to: the second cache. Where the planes of a tile
-// are short, the processor's own prefetcher finds a stream only when it is nearly over: then the same place
-// in the next tile.
-constexpr int64_t kPrefetchBytes = 8192;
+// How far ahead of its loads at `position` a plane is fetched, and where to: the second cache. Behind the end
+// of a plane follows the same plane of the next tile, `planes` further on: where they are short, the
+// processor's own prefetcher finds a stream only when it is nearly over.
+constexpr int64_t kPrefetchBytes = 6144;
 
-constexpr int64_t prefetch_distance(int planes, int64_t plane_stride) {
-  return plane_stride < 8192 ? planes * plane_stride : kPrefetchBytes;
+constexpr int64_t prefetch_distance(int planes, int64_t plane_stride, int64_t position) {
+  const int64_t distance = plane_stride < kPrefetchBytes ? plane_stride : kPrefetchBytes;
+  return position + distance < plane_stride ? distance : distance + (planes - 1) * plane_stride;
 }
 
 LOWBIT_INLINE void prefetch(const uint8_t* data) {

@@ -25,10 +25,9 @@ constexpr int64_t kExpandedBytes = kExpandedSteps * kBlockBytes;
 template <class Isa, int kPlanes>
 class Expander {
  public:
-  static LOWBIT_NOINLINE void expand(const uint8_t* bits, int64_t plane_stride, int64_t blocks,
+  static LOWBIT_NOINLINE void expand(const uint8_t* bits, int64_t plane_stride, int64_t ahead, int64_t blocks,
                                      uint8_t* expanded) {
     const uint8_t* lowest = bits + (kPlanes - 1) * plane_stride;
-    const int64_t ahead = prefetch_distance(kPlanes, plane_stride);
     for (int64_t block = 0; block < blocks; ++block) {
       for (int64_t byte = 0; byte < kBlockBytes; byte += Isa::kLanes * 4) {
         I32 w[kWidth];

@@ -10,8 +10,9 @@
 //   add_blocks        adds twice the sums that up to kSumBlocks blocks find for them to what `before` gives,
 //                     which is asked last: until then all registers are the sums'
 //
-// A table holds 8 times the codes it is made of. A stretch of inputs, as much as the stack holds of tables,
-// meets up to kGroupTiles tiles before the next stretch.
+// A table holds 8 times the codes it is made of. Those of a single column are made once for all tiles
+// (build_tables). Of several columns a stretch of inputs, as much as the stack holds of tables, meets up to
+// kGroupTiles tiles before the next stretch.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +34,24 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
 
   using Base::Base;
 
+  // Of a single column: [blocks][kTableBytes].
+  static int64_t table_bytes(int64_t k_blocks) { return k_blocks * Lookup::kTableBytes; }
+  static void build_tables(const lowbit_bits& weight, int64_t tile, const Columns& x, uint8_t* tables) {
+    const uint8_t* bits = weight.tiles + tile * weight.planes * x.k_blocks * kBlockBytes;
+    for (int64_t block = 0; block < x.k_blocks;
+         ++block, bits += 2 * kLineBytes, tables += Lookup::kTableBytes) {
+      prefetch(bits);
+      prefetch(bits + kLineBytes);
+      Lookup::build(x.codes + block * kBlockInputs, tables);
+    }
+  }
+
   // Tiles [begin, end) for all tokens.
   void tiles(int64_t begin, int64_t end) const {
+    if (x_.tables != nullptr) {
+      for (int64_t tile = begin; tile < end; ++tile) this->tile(tile);
+      return;
+    }
     for (int64_t tile = begin; tile < end; tile += kGroupTiles) {
       const int64_t count = smaller(kGroupTiles, end - tile);
       int64_t token = 0;
@@ -51,6 +68,7 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
   using Isa = typename Lookup::Isa;
   using I32 = typename Isa::I32;
   using TileScales = typename Base::TileScales;
+  using Base::ahead;
   using Base::column_stride_;
   using Base::finish;
   using Base::runs_;
@@ -59,6 +77,7 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
   using Base::x_;
   using Base::x_groups_;
 
+  static constexpr int64_t kLineBytes = 64;
   static constexpr int64_t kGroupTiles = kLeastTiles;
   static constexpr int64_t kStretchBytes = 64 << 10;  // of tables
   static constexpr int kRows = Lookup::kRows;
@@ -70,6 +89,15 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
     float acc[kGroupTiles][kColumns][kTileRows];
     int32_t partial[kGroupTiles][kColumns][kTileRows];  // of a run that goes on in the next stretch
   };
+
+  // One tile with tables that exist. Never inlined, as Product::few.
+  LOWBIT_NOINLINE void tile(int64_t tile) const {
+    float acc[1][kTileRows] = {};
+    int32_t partial[1][kTileRows];
+    stretch<1, 1>(tile, 0, runs_, 0, x_.k_blocks, x_.tables, acc, partial,
+                  [&](int64_t block) LOWBIT_LAMBDA_INLINE { return this->ahead(block); });
+    finish(tile, 0, TileScales(*this, tile), acc[0]);
+  }
 
   template <int kTokens, int kPerToken>
   LOWBIT_NOINLINE void group(int64_t first_tile, int64_t count, int64_t first_token) const {
@@ -95,12 +123,13 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
         // Fetched ahead: what follows in memory or, in stretches, the same inputs of the next tile or the
         // next inputs of the first.
         const int64_t next = tile + 1 < count ? first_tile + tile + 1 : first_tile;
-        const int64_t ahead = end - begin == x_.k_blocks
-                                  ? kPrefetchBytes
-                                  : tile_bits(next) - tile_bits(first_tile + tile) +
-                                        (tile + 1 < count ? 0 : (end - begin) * kBlockBytes);
-        stretch<kTokens, kPerToken>(first_tile + tile, first_token, run, begin, end, ahead, state.tables,
-                                    state.acc[tile], state.partial[tile]);
+        const int64_t distance = end - begin == x_.k_blocks
+                                     ? kPrefetchBytes
+                                     : tile_bits(next) - tile_bits(first_tile + tile) +
+                                           (tile + 1 < count ? 0 : (end - begin) * kBlockBytes);
+        stretch<kTokens, kPerToken>(first_tile + tile, first_token, run, begin, end, state.tables,
+                                    state.acc[tile], state.partial[tile],
+                                    [=](int64_t) LOWBIT_LAMBDA_INLINE { return distance; });
       }
       while (!run.done() && run.end() <= end) run.next();
     }
@@ -111,11 +140,12 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
     }
   }
 
-  // Blocks [begin, end) of one tile; `run` is the run that `begin` lies in.
-  template <int kTokens, int kPerToken, int kColumns>
+  // Blocks [begin, end) of one tile; `run` is the run that `begin` lies in. ahead(block): how far ahead of
+  // their loads weights are fetched.
+  template <int kTokens, int kPerToken, int kColumns, class Ahead>
   LOWBIT_INLINE void stretch(int64_t tile, int64_t first_token, Runs run, int64_t begin, int64_t end,
-                             int64_t ahead, const uint8_t* tables, float (&acc)[kColumns][kTileRows],
-                             int32_t (&partial)[kColumns][kTileRows]) const {
+                             const uint8_t* tables, float (&acc)[kColumns][kTileRows],
+                             int32_t (&partial)[kColumns][kTileRows], const Ahead& ahead) const {
     const TileScales scales(*this, tile);
     const uint8_t* bits = tile_bits(tile) + begin * kBlockBytes;
     const int32_t* const block_sums = x_.sums + first_token * kPerToken * x_.k_blocks;
@@ -131,12 +161,13 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
         }
       }
       const RunEnd<Isa> run_end = scales.end_of(run);
+      const int64_t distance = ahead(block);
       for (int64_t row = 0; row < kTileRows; row += kPassRows) {
         const auto before = [&](int r, int c) LOWBIT_LAMBDA_INLINE {
           return starts ? Isa::set1(start[c]) : Isa::load(partial[c] + row + r * Isa::kLanes);
         };
         I32 total[kRows][kColumns];
-        Lookup::add_blocks(bits + row * 4, ahead, tables, blocks, before, total);
+        Lookup::add_blocks(bits + row * 4, distance, tables, blocks, before, total);
         if (ends) {
           for (int t = 0; t < kTokens; ++t) {
             run_end.template add<kPerToken>(total, t * kPerToken, x_sums + t * kPerToken,

@@ -27,7 +27,10 @@ namespace {
 template <class Isa, int kPlanes>
 class Product {
  public:
+  // Nothing is shared by tiles, and there are no tables.
   static constexpr int64_t kLeastTiles = 1;
+  static int64_t table_bytes(int64_t) { return 0; }
+  static void build_tables(const lowbit_bits&, int64_t, const Columns&, uint8_t*) {}
 
   Product(const lowbit_bits& weight, const Columns& x, const Epilogue& epilogue)
       : weight_(weight),
@@ -104,8 +107,8 @@ class Product {
           start[c] = kSumFactor * x_sums[c];
         }
         const RunEnd<Isa> run_end = scales.end_of(run);
-        Form::run(bits + run.begin() * kBlockBytes, plane_stride_, codes + run.begin() * kBlockInputs,
-                  column_stride_, run.end() - run.begin(), start,
+        Form::run(bits + run.begin() * kBlockBytes, plane_stride_, ahead(run.begin()),
+                  codes + run.begin() * kBlockInputs, column_stride_, run.end() - run.begin(), start,
                   [&](int row, const I32(&total)[Form::kRows][kColumns]) {
                     for (int t = 0; t < kTokens; ++t) {
                       const float x_scale = x_scales[t * x_groups_ + run.x_index()];
@@ -149,8 +152,8 @@ class Product {
         piece.end = scales.end_of(run);
         for (int64_t block = run.begin(); block < run.end(); block += kExpandedBlocks) {
           const int64_t blocks = smaller(kExpandedBlocks, run.end() - block);
-          Expander<Isa, kPlanes>::expand(tile_bits(tile) + block * kBlockBytes, plane_stride_, blocks,
-                                         expanded);
+          Expander<Isa, kPlanes>::expand(tile_bits(tile) + block * kBlockBytes, plane_stride_, ahead(block),
+                                         blocks, expanded);
           piece.steps = blocks * 8;
           piece.first = block == run.begin();
           piece.last = block + blocks == run.end();
@@ -196,6 +199,10 @@ class Product {
     const bool grouped_, per_row_;
     mutable float floats_[kTileRows];
   };
+
+  int64_t ahead(int64_t block) const {
+    return prefetch_distance(weight_.planes, plane_stride_, block * kBlockBytes);
+  }
 
   const uint8_t* tile_bits(int64_t tile) const {
     return weight_.tiles + tile * weight_.planes * plane_stride_;

@@ -52,7 +52,7 @@ struct RegisterForm {
   // For every group of kRows row vectors, from the one at `row` on, calls finish(row, total) with
   //   total[r][c] = start[c] + 2 * sum over the blocks of code * activation.
   template <class Finish>
-  static LOWBIT_INLINE void run(const uint8_t* bits, int64_t plane_stride, const int8_t* codes,
+  static LOWBIT_INLINE void run(const uint8_t* bits, int64_t plane_stride, int64_t ahead, const int8_t* codes,
                                 int64_t column_stride, int64_t blocks, const int32_t* start,
                                 const Finish& finish) {
     // Totals of a long run between its chunks.
@@ -61,7 +61,7 @@ struct RegisterForm {
       const int64_t count = kOneChunk ? blocks : smaller(kChunkBlocks, blocks - block);
       for (int row = 0; row < kTileRows; row += kRows * Isa::kLanes) {
         Sum sum[kRows][kColumns][kSums];
-        add_blocks(bits + block * kBlockBytes + row * 4, plane_stride, codes + block * kBlockInputs,
+        add_blocks(bits + block * kBlockBytes + row * 4, plane_stride, ahead, codes + block * kBlockInputs,
                    column_stride, count, sum);
         I32 total[kRows][kColumns];
         for (int r = 0; r < kRows; ++r) {
@@ -88,8 +88,8 @@ struct RegisterForm {
   }
 
  private:
-  static LOWBIT_INLINE void add_blocks(const uint8_t* bits, int64_t plane_stride, const int8_t* codes,
-                                       int64_t column_stride, int64_t blocks,
+  static LOWBIT_INLINE void add_blocks(const uint8_t* bits, int64_t plane_stride, int64_t ahead,
+                                       const int8_t* codes, int64_t column_stride, int64_t blocks,
                                        Sum (&sum)[kRows][kColumns][kSums]) {
     for (auto& columns : sum) {
       for (auto& slots : columns) {
@@ -99,7 +99,6 @@ struct RegisterForm {
     const int8_t* x[kColumns];
     for (int c = 0; c < kColumns; ++c) x[c] = codes + c * column_stride;
     const uint8_t* lowest = bits + (kPlanes - 1) * plane_stride;
-    const int64_t ahead = prefetch_distance(kPlanes, plane_stride);
     for (int64_t block = 0; block < blocks; ++block) {
 #pragma GCC unroll 4
       for (int row = 0; row < kRows; row += kShared) {
