@@ -65,9 +65,10 @@ format: $(VENV)/.ready
 build: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 
+# Modules are compiled when they are imported, which most never are.
 $(VENV)/.ready: requirements-dev.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements-dev.txt
 	touch $@
 
 clean:
