@@ -11,8 +11,8 @@ from typing import Any
 class Launch:
     """One launch of a kernel, without its data.
 
-    A module of kernels lists those it ships by `launches(capability) -> list[Launch]`, capability as in (8,
-    0); benchmarks/triton_report compiles them and tests hold them to the recorded figures.
+    A module of kernels lists those it ships by `launches(gpu) -> list[Launch]`; benchmarks/triton_report
+    compiles them and tests hold them to the recorded figures.
 
     Attributes:
         name: of the row in the report, "signs, fast, 1 token".

@@ -21,12 +21,17 @@ _NONE: Mapping[str, tuning.Tiles] = MappingProxyType({})
 class Gpu(NamedTuple):
     """Tiles by the key of a product: `tuned`, what measurements on this GPU have chosen (lowbit.tuning), and
     `shipped`, what estimates have for GPUs like it (shipped.py).
+
+    Attributes:
+        capability: for compute, of NVIDIA's; AMD's keep this one.
+        amd: it is AMD's, where eight warps have 256 registers a thread, and four have 512.
     """
 
     multiprocessors: int
     tuned: Mapping[str, tuning.Tiles] = _NONE
-    capability: tuple[int, int] = (8, 0)  # for compute; on GPUs of other makers than NVIDIA this
+    capability: tuple[int, int] = (8, 0)
     shipped: Mapping[str, tuning.Tiles] = _NONE
+    amd: bool = False
 
     def tiles(self, product: str) -> tuning.Tiles | None:
         """Measured ones, else shipped ones, else None: those that shape and GPU suggest."""
@@ -53,10 +58,11 @@ def _found(device: torch.device) -> Gpu:
     if device.type != "cuda":
         return Gpu(INTERPRETED_MULTIPROCESSORS)
     count = torch.cuda.get_device_properties(device).multi_processor_count
-    capability = torch.cuda.get_device_capability(device) if torch.version.hip is None else (8, 0)
     tuned = tuning.load(torch.cuda.get_device_name(device))
-    tables = shipped.tables(capability) if torch.version.hip is None else {}
-    return Gpu(count, tuned, capability, tables.get(count, _NONE))
+    if torch.version.hip is not None:
+        return Gpu(count, tuned, amd=True)
+    capability = torch.cuda.get_device_capability(device)
+    return Gpu(count, tuned, capability, shipped.tables(capability).get(count, _NONE))
 
 
 def forget() -> None:

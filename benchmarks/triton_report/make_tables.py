@@ -19,14 +19,14 @@ from pathlib import Path
 import triton
 import typer
 from lowbit.triton_kernels import shipped
-from lowbit.triton_kernels.bits.variants import Variant
+from lowbit.triton_kernels.bits.variants import Variant, shipped_variants
 from rich.progress import Progress
 
 from . import tile_tables
 from .choice import alike, choose, looked_at, main_loop, products
 from .facts import Facts
 from .gpus import GPUS
-from .known import TARGETS, Known
+from .known import TARGETS, Known, compiled_for
 from .tile_tables import Chosen
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ Code = tuple[int, Variant]  # architecture and what is compiled
 def main(results: Path = RESULTS, cache: Path = CACHE, jobs: int = os.cpu_count() or 1) -> None:
     os.environ.setdefault("TRITON_CACHE_DIR", str(cache / "triton"))
     known = Known(cache)
-    wanted = {(gpu.architecture, variant) for gpu in GPUS for variant in looked_at(gpu)}
+    wanted = {(compiled_for(gpu.architecture), variant) for gpu in GPUS for variant in looked_at(gpu)}
     with ProcessPoolExecutor(jobs) as pool, Progress() as progress:
         task = progress.add_task("compiling", total=None)
         while True:
@@ -58,7 +58,7 @@ def main(results: Path = RESULTS, cache: Path = CACHE, jobs: int = os.cpu_count(
         path.parent.mkdir(exist_ok=True)
         path.write_text(table(architecture, chosen), encoding="utf-8")
     (results / "triton_tiles.json").write_text(document(known, wanted, chosen), encoding="utf-8")
-    (results / "triton_tiles.md").write_text(tile_tables.document(chosen), encoding="utf-8")
+    (results / "triton_tiles.md").write_text(tile_tables.document(chosen, code(known)), encoding="utf-8")
 
 
 def choices(known: Known) -> tuple[Chosen, set[Code]]:
@@ -77,7 +77,7 @@ def choices(known: Known) -> tuple[Chosen, set[Code]]:
     chosen = {
         (architecture, count): (
             gpus,
-            [choose(product, gpus, partial(look, architecture)) for product in products()],
+            [choose(product, gpus, partial(look, compiled_for(architecture))) for product in products()],
         )
         for architecture in TARGETS
         for count, gpus in alike(GPUS, architecture).items()
@@ -103,6 +103,19 @@ def table(architecture: int, chosen: Chosen) -> str:
         f' "about": {json.dumps(ABOUT.format(version=triton.__version__))},\n "gpus": {json.dumps(gpus)},\n'
     )
     return "{\n" + head + ' "tiles": {\n' + ",\n".join(counts) + "\n }\n}\n"
+
+
+def code(known: Known) -> tile_tables.Code:
+    """Of the files that were written."""
+    shipped.tables.cache_clear()
+    found: dict[int, dict[Variant, Facts]] = {}
+    for architecture in TARGETS:
+        own = found.setdefault(compiled_for(architecture), {})
+        for variant in shipped_variants(divmod(architecture, 10)):
+            facts = known.get(compiled_for(architecture), variant)
+            assert facts is not None
+            own[variant] = facts
+    return found
 
 
 def document(known: Known, asked: Iterable[Code], chosen: Chosen) -> str:

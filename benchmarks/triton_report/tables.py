@@ -8,7 +8,7 @@ from typing import Any
 from report import markdown_table
 
 from .compiling import Entry
-from .static import SHIPPED, TILES, names
+from .static import SHIPPED, names
 from .targets import AMD, NVIDIA, TOO_OLD
 
 # Titles of cuda_report: the CUDA C++ kernel that does the same at as many columns.
@@ -38,7 +38,8 @@ def document(entries: Sequence[Entry], cuda: Sequence[dict[str, Any]]) -> str:
                 "# Triton kernels: compiled code",
                 "Written by `make triton-report`. These kernels have **never run on a GPU**: their values "
                 "are tested in Triton's interpreter, and this is what it compiles them to ahead of time. "
-                f"{AMD.name} (MI300) is compiled and untested.",
+                f"{AMD.name} (MI300) is compiled and untested. The code of other tiles, shipped for layers "
+                "of common models, is in [triton_tiles.md](triton_tiles.md).",
                 "## Hot loops",
                 "Thread instructions per weight and tile of columns, summed over the digits of a code; "
                 "beside them those of the CUDA C++ kernel for the same layer and columns, on sm_90.",
@@ -51,12 +52,6 @@ def document(entries: Sequence[Entry], cuda: Sequence[dict[str, Any]]) -> str:
                 "Registers of a thread, by target; where any are spilled, bytes of stack in brackets. Shared "
                 "memory of a block on sm_90, in bytes.",
                 markdown_table(("kernel", *everything, "shared"), list(_resources(of, everything))),
-                "## Shipped tiles",
-                "The code of the tiles in `triton_kernels/tiles`, which [triton_tiles.md](triton_tiles.md) "
-                "is about: thread instructions per weight and registers, by target that has them, and shared "
-                "memory in bytes. None spills. Tiles are rows x columns; rows are ragged where they are no "
-                "whole spans of 1024 inputs.",
-                markdown_table(("tiles", *SHIPPED, "shared"), list(_shipped_tiles(of))),
                 f"## {TOO_OLD.name}",
                 "For information: the backend takes 8.0 and newer. One launch of each kernel, and what "
                 "became of it. Triton has no integer products on tensor cores for it.",
@@ -69,25 +64,13 @@ def document(entries: Sequence[Entry], cuda: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _common() -> list[str]:
-    """Launches that all targets have."""
-    return [name for name in names(NVIDIA[0]) if not name.startswith(TILES)]
-
-
-def _shipped_tiles(of: dict[tuple[str, str], Entry]) -> Any:
-    for name in sorted({name for name, _ in of if name.startswith(TILES)}):
-        found = [of.get((name, target)) for target in SHIPPED]
-        cells = [f"{_number(item.per_weight)}, {_registers(item)}" if item else "" for item in found]
-        yield (name.removeprefix(TILES), *cells, max(item.shared for item in found if item))
-
-
 def _rates(of: dict[tuple[str, str], Entry], cuda: Sequence[dict[str, Any]]) -> Any:
     known = {
         item["title"]: max(loop["per_weight"] for loop in item["loops"])
         for item in cuda
         if item["target"] == 90 and item["loops"]
     }
-    for name in _common():
+    for name in names(NVIDIA[0]):
         figures = [of[name, target].per_weight for target in SHIPPED]
         if any(figures) and not name.endswith(MANY):
             beside = known.get(CUDA.get(name, ""))
@@ -95,14 +78,14 @@ def _rates(of: dict[tuple[str, str], Entry], cuda: Sequence[dict[str, Any]]) -> 
 
 
 def _rates_of_many(of: dict[tuple[str, str], Entry]) -> Any:
-    for name in _common():
+    for name in names(NVIDIA[0]):
         if name.endswith(MANY):
             figures = (of[name, target].per_weight for target in SHIPPED)
             yield (name, *("" if figure is None else f"{figure:.3f}" for figure in figures))
 
 
 def _resources(of: dict[tuple[str, str], Entry], targets: Sequence[str]) -> Any:
-    for name in _common():
+    for name in names(NVIDIA[0]):
         cells = [of[name, target] for target in targets]
         yield (name, *map(_registers, cells), of[name, "sm_90"].shared)
 

@@ -8,18 +8,23 @@ from typing import Any
 
 from cuda_report.gpus import Gpu
 from lowbit.triton_kernels.bits.config import Product
+from lowbit.triton_kernels.bits.variants import Variant
 from report import markdown_table
 from shapes import MODELS
 
 from .choice import LEAST_GAIN, TOKENS, Choice
+from .facts import LANES, Facts
 
 # Architecture and multiprocessors: the GPUs with these, and what was chosen for them.
 Chosen = Mapping[tuple[int, int], tuple[Sequence[Gpu], Sequence[Choice]]]
 
+# By compiled architecture, the code of the tiles that are shipped for it.
+Code = Mapping[int, Mapping[Variant, Facts]]
+
 SHOWN = "llama3-8b"
 
 
-def document(chosen: Chosen) -> str:
+def document(chosen: Chosen, code: Code) -> str:
     return (
         "\n\n".join(
             [
@@ -48,6 +53,11 @@ def document(chosen: Chosen) -> str:
                 "others where there are any (programs a multiprocessor, rows, warps, stages; with 0 programs "
                 "rows are never split).",
                 markdown_table(("layer", *(_title(gpus) for gpus, _ in chosen.values())), _calls(chosen)),
+                "## Code",
+                "Thread instructions per weight and registers of shipped tiles, rows x columns, by target "
+                "that has them (sm_86 stands for sm_89 as well), and shared memory in bytes. None spills. "
+                "Rows are ragged where they are no whole turns of the loops.",
+                markdown_table(("tiles", *(f"sm_{target}" for target in code), "shared"), _code(code)),
             ]
         )
         + "\n"
@@ -102,3 +112,13 @@ def _call(one: Choice) -> str:
     if one.tiles is None:
         return f"{one.before:.1f}"
     return f"{one.before:.1f}, {one.after:.1f} ({', '.join(map(str, one.tiles))})"
+
+
+def _code(code: Code) -> Iterator[tuple[Any, ...]]:
+    for variant in sorted({variant for found in code.values() for variant in found}):
+        facts = [found.get(variant) for found in code.values()]
+        cells = [
+            f"{LANES * variant.warps * own.instructions / own.weights:.2f}, {own.registers}" if own else ""
+            for own in facts
+        ]
+        yield (variant.name.removeprefix("shipped: "), *cells, max(own.shared for own in facts if own))

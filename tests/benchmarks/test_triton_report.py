@@ -27,8 +27,12 @@ WATCHED = (
     "vector, 1 x 8, high, narrow",
 )
 
-# The other tiles that were tried cost up to twice the instructions.
-KNOWN = ["vector, 8 x 8, high, narrow on sm_100: 8 bytes of registers are spilled"]
+# Two words that are read back in the loop; other tiles cost 16 % to twice the instructions.
+KNOWN = [
+    "planes, W8 g128, fast, 8 tokens on sm_86: 8 bytes of registers are spilled",
+    "planes, W8 g128, fast, 8 tokens on sm_89: 8 bytes of registers are spilled",
+    "vector, 8 x 8, high, narrow on sm_100: 8 bytes of registers are spilled",
+]
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +76,9 @@ def test_regressions_are_found(committed: list[Entry]) -> None:
         {"launch": "new"},
     ):
         assert len(found(**changes)) == 1, changes
-    for target in ("sm_75", "gfx942"):
+    for target, problems in (("sm_75", 0), ("gfx942", 1)):
         old = next(item for item in committed if item.target == target and not item.refused)
-        assert static.regressions(committed, [replace(old, spills=8)]) == []
+        assert len(static.regressions(committed, [replace(old, spills=8)])) == problems
 
 
 def test_code_that_waits_is_no_loop() -> None:

@@ -12,8 +12,11 @@ pytest.importorskip("triton")
 
 from cuda_report.disassembly import Instruction
 from cuda_report.loops import Loop
+from lowbit.formats import PRECISIONS
 from lowbit.triton_kernels import shipped
+from lowbit.triton_kernels.bits.ahead import FEATURES, calls_of, layer_of
 from lowbit.triton_kernels.bits.config import Product
+from lowbit.triton_kernels.bits.staging import Kind
 from lowbit.triton_kernels.bits.variants import Variant, shipped_variants
 from lowbit.tuning import Tiles
 from shapes import MODELS
@@ -21,7 +24,7 @@ from triton_report.choice import FORMS, LEAST_GAIN, alike, choose, code_of, plan
 from triton_report.estimate import microseconds, work_of
 from triton_report.facts import Copies, Facts, shortest, stall_clocks, waits_of
 from triton_report.gpus import GPUS
-from triton_report.known import TARGETS, compiled
+from triton_report.known import TARGETS, compiled, compiled_for
 from triton_report.make_tables import RESULTS
 
 W4 = "scaled 4096 x 4096, 4 bits, 2 columns, groups of 128"
@@ -58,7 +61,7 @@ def test_tables_are_what_was_chosen(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize("architecture", TARGETS)
 def test_the_facts_lead_to_the_tables(architecture: int, facts: dict[tuple[str, str], Facts]) -> None:
     """For the shapes of one model."""
-    target = f"sm_{architecture}"
+    target = f"sm_{compiled_for(architecture)}"
     shapes = {(shape.out_features, shape.in_features) for shape in MODELS["llama3-8b"]}
     some = [product for product in products() if (*product.segments, product.in_features) in shapes]
     assert len(some) == len(FORMS) * len(shapes)
@@ -75,7 +78,7 @@ def test_what_is_shipped_was_compiled_and_spills_nothing(
 ) -> None:
     variants = shipped_variants(divmod(architecture, 10))
     for variant in variants:
-        found = facts[f"sm_{architecture}", variant.name]
+        found = facts[f"sm_{compiled_for(architecture)}", variant.name]
         assert found.spills == 0
         assert 0 < found.registers <= 255
         assert 0 < found.shared <= 99 * 1024 or architecture in (80, 90, 100)
@@ -190,8 +193,24 @@ def test_code_is_compiled_once_for_many_shapes() -> None:
         return code_of(product, plan_with(product, 1, GPUS[0], Tiles(0, 64, 4, 2)))
 
     assert code(W4) == code(W4.replace("4096 x 4096", "14336 x 2048"))
-    assert code(W4) != code(W4.replace("4096 x 4096", "4096 x 3584"))  # no whole spans of scales
-    assert len({code(W4).name, code(W4.replace("x 4096", "x 3584")).name}) == 2
+    assert code(W4) == code(W4.replace("x 4096", "x 3584"))  # half spans
+    assert code(W4) != code(W4.replace("x 4096", "x 1152"))
+    assert len({code(W4).name, code(W4.replace("x 4096", "x 1152")).name}) == 2
+
+
+def test_what_is_compiled_reads_scales_as_the_product_does() -> None:
+    inputs = {shape.in_features for shapes in MODELS.values() for shape in shapes}
+    seen = set()
+    for form, widths, columns, scales in FORMS:
+        for in_features in sorted(inputs):
+            product = Product(form, (FEATURES,), in_features, widths, columns, scales)
+            variant = code_of(product, plan_with(product, 16, GPUS[0], Tiles(0, 128, 4, 2)))
+            layer = layer_of(sum(widths), product.group_size, in_features=in_features)
+            kind = Kind(PRECISIONS.index(product.precision), 0)
+            own = calls_of(layer, kind, 16)[1].constexprs["QUADS"]
+            assert variant.launch().constexprs["QUADS"] == own, product
+            seen.add((scales, own))
+    assert len(seen) == 4 + 2  # of four kinds of scales, two both ways
 
 
 # ---- facts of a loop ----

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lowbit.errors import ValueRangeError
 from lowbit.formats import PRECISIONS, Signs
+from lowbit.triton_kernels.launch import dry_run
 from lowbit.triton_kernels.signs import signs_linear
 
 from tests.ops import cases
@@ -45,14 +46,68 @@ def test_planes_bits(n, k, m, seed, stored, drop, activation_bits, group_size, p
     cases.check(layer, x, layer.native(x, precision, **choice), precision, **choice)
 
 
-@pytest.mark.parametrize("precision", ["fast", "high"])
-@pytest.mark.parametrize("tokens", [2, 6])
-@pytest.mark.parametrize("stored", [1, 2, 3, 4])
-def test_whole_spans_of_scales_by_128(stored, tokens, precision):
-    """Scales and offsets are read four at a time; the last row has nothing behind it."""
-    layer = bits.make("planes", 130, 2048, stored, bits=stored, group_size=128)
-    x = cases.activations(tokens, 2048, torch.float16, stored)
+@pytest.mark.parametrize(("tokens", "precision"), [(2, "high"), (6, "high"), (6, "fast")])
+@pytest.mark.parametrize(
+    ("stored", "group_size", "k", "offsets"),
+    [
+        (1, 128, 1024, True),
+        (2, 128, 1536, True),
+        (3, 128, 1024, True),
+        (4, 128, 1536, True),
+        (2, 64, 1024, False),
+        (4, 64, 768, True),
+        (4, 64, 512, False),
+        (4, 32, 768, False),
+    ],
+)
+def test_scales_that_are_read_four_at_a_time(stored, group_size, k, offsets, tokens, precision):
+    """And offsets, of rows of whole turns; the last row has nothing behind it."""
+    layer = bits.make("planes", 70, k, stored, bits=stored, group_size=group_size)
+    if not offsets:
+        layer.packed = bits.without_offsets(layer.packed)
+    x = cases.activations(tokens, k, torch.float16, stored)
+    crowded = stored in (1, 3) and tokens == 6 and precision == "high"
+    assert reads_four(layer, x, precision) != crowded
     cases.check(layer, x, layer.native(x, precision), precision)
+
+
+def reads_four(layer, x, precision):
+    with dry_run() as launches:
+        layer.native(x, precision)
+    return launches[1].options["QUADS"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "group_size", "k"),
+    [
+        (4, 128, 768),
+        (2, 128, 1280),
+        (3, 128, 1536),
+        (4, 64, 640),
+        (2, 32, 1024),
+        (1, 64, 1024),
+        (4, 256, 1024),
+    ],
+)
+def test_scales_that_are_read_one_by_one(stored, group_size, k):
+    """Rows of no whole turns, turns of parts of blocks, groups of several units."""
+    layer = bits.make("planes", 5, k, stored, bits=stored, group_size=group_size)
+    x = cases.activations(2, k, torch.float16, stored)
+    assert not reads_four(layer, x, "high")
+    cases.check(layer, x, layer.native(x, "high"), "high")
+
+
+def test_scales_that_do_not_start_at_eight_bytes_are_read_one_by_one():
+    layer = bits.make("planes", 5, 512, 1, bits=4, group_size=128)
+    x = cases.activations(2, 512, torch.float16, 1)
+    y = layer.native(x, "high")
+    assert reads_four(layer, x, "high")
+    scales = layer.packed.scales
+    layer.packed = replace(
+        layer.packed, scales=torch.cat([scales.new_zeros(1), scales.flatten()])[1:].view_as(scales)
+    )
+    assert not reads_four(layer, x, "high")
+    assert bits.same_bits(layer.native(x, "high"), y)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -60,6 +115,7 @@ def test_every_dtype_of_scales_over_whole_spans(dtype):
     layer = bits.make("planes", 70, 1024, 3, bits=4, group_size=128)
     layer.packed = replace(layer.packed, scales=layer.packed.scales.to(dtype))
     x = cases.activations(3, 1024, torch.float16, 4)
+    assert reads_four(layer, x, "high") == (dtype != torch.float32)
     cases.check(layer, x, layer.native(x, "high"), "high")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from lowbit.backends.triton_layout import spare_blocks
 from lowbit.triton_kernels.bits.config import SPAN_INPUTS, config, prologue_blocks, row_tiles
+from lowbit.triton_kernels.bits.linear import turn_inputs
 from lowbit.triton_kernels.gpu import Gpu
 
 FORMS = ("integers", "scaled", "exact")
@@ -37,6 +39,16 @@ def test_short_rows_of_one_bit_are_not_split(form):
         assert config((640,), k, 1, 2, Gpu(132), form).splits == splits
     assert config((640,), 2048, 1, 2, Gpu(132), form, (4,)).splits == 2
     assert config((640,), 2048, 1, 2, Gpu(132), "exact").splits == 2
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+@pytest.mark.parametrize("unit", [32, 64, 128])
+def test_turns_stay_in_the_spare_blocks(width, unit):
+    """The last turn of a row starts in a block of it."""
+    for halved, largest in ((False, SPAN_INPUTS), (True, SPAN_INPUTS if width == 1 else SPAN_INPUTS // 2)):
+        inputs = turn_inputs(width, unit, halved)
+        assert inputs <= largest
+        assert inputs * width / SPAN_INPUTS - 1 <= spare_blocks([width])
 
 
 def test_segments_start_tiles():

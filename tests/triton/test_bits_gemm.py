@@ -13,7 +13,7 @@ from lowbit.triton_kernels.signs import signs_linear
 from tests.ops import cases
 from tests.triton import bits
 
-H100, A100 = Gpu(132, capability=(9, 0)), Gpu(108, capability=(8, 0))
+H100, A100, MI300 = Gpu(132, capability=(9, 0)), Gpu(108, capability=(8, 0)), Gpu(304, amd=True)
 
 
 def kernels(layer, tokens, k, precision, **choice):
@@ -131,7 +131,7 @@ def test_when_and_how(form, gpu):
         assert plan.splits == splits
 
 
-@pytest.mark.parametrize(("gpu", "tile"), [(H100, (64, 128, 4)), (A100, (128, 64, 8))])
+@pytest.mark.parametrize(("gpu", "tile"), [(H100, (64, 128, 4)), (A100, (128, 64, 8)), (MI300, (64, 128, 4))])
 @pytest.mark.parametrize(
     ("form", "columns_per_token", "widths", "offsets"),
     [("scaled", 1, (4, 4), False), ("scaled", 2, (4,), True), ("integers", 2, (4, 4), False)],

@@ -9,10 +9,9 @@ from lowbit.formats.base import group_count
 from ..compiled import Launch
 from ..gpu import INTERPRETED_MULTIPROCESSORS, Gpu
 from .call import Call
-from .config import SPAN_INPUTS
 from .gemm import gemm
 from .layer import BitsLayer
-from .linear import calls
+from .linear import calls, turn_inputs
 from .product import product
 from .staging import Kind
 
@@ -69,7 +68,5 @@ def product_launch(name: str, layer: BitsLayer, kind: Kind, tokens: int, gpu: Gp
     if call.kernel is gemm:
         inputs *= call.constexprs["BLOCK_COLUMNS"] // call.constexprs["PER_TOKEN"]
     if call.kernel is product:
-        # The loop of the first digit takes a span at a time, or half of it.
-        halved = call.constexprs["HALVED"] and layer.widths[0] > 1
-        inputs *= SPAN_INPUTS // 128 // (2 if halved else 1)
+        inputs = turn_inputs(layer.widths[0], inputs, call.constexprs["HALVED"])
     return call.ahead_of_time(name, call.constexprs["BLOCK_ROWS"] * inputs)

@@ -143,15 +143,17 @@ def _gemm(
 
     128 x 128 spill with offsets, and with several digits if each has sums of its own or all sums, of one
     column per token, are converted. These spill on sm_90 anyway, where a thread has parts of 64 columns
-    instead of 16: there all of them have 64 rows, which leaves 128 columns to share the weights' masks. A
-    program has a multiprocessor for itself; rows are split where at least half of those have none.
+    instead of 16: there all of them have 64 rows, which leaves 128 columns to share the weights' masks. So
+    they have on AMD. A program has a multiprocessor for itself; rows are split where at least half of those
+    have none.
     """
     rows, width, warps, stages = 128, 128, 8, 2
     converted = form == "scaled" and columns_per_token == 1
     crowded = offsets or (digits > 1 and (converted or form == "integers"))
-    if columns > 64 and gpu.capability[0] == 9 and (crowded or converted):
-        rows, warps = 64, 4
-    elif columns <= 64 or crowded:
+    narrow = columns <= 64
+    if (crowded or converted) and (gpu.amd or (gpu.capability[0] == 9 and not narrow)):
+        rows, width, warps = 64, 64 if narrow else 128, 4
+    elif narrow or crowded:
         width = 64
         stages = 2 if crowded or converted else 3
     programs = row_tiles(segments, rows) * -(-columns // width)

@@ -7,20 +7,17 @@ from collections.abc import Iterator
 from lowbit.formats import PRECISIONS
 
 from ..compiled import Launch
-from ..gpu import INTERPRETED_MULTIPROCESSORS, Gpu
+from ..gpu import Gpu
 from .ahead import EXPERTS, FEATURES, calls_of, layer_of, product_launch
 from .staging import Kind
-from .variants import shipped_variants
 
 _FAST, _HIGH, _EXACT = range(len(PRECISIONS))
 _MANY = 4096
 
 
-def launches(capability: tuple[int, int]) -> list[Launch]:
-    """Every form of the kernels, and those of the shipped tiles."""
-    gemms = _gemms(Gpu(INTERPRETED_MULTIPROCESSORS, capability=capability))
-    shipped = [variant.launch() for variant in shipped_variants(capability)]
-    return [*_signs(), *_planes(), *gemms, *shipped]
+def launches(gpu: Gpu) -> list[Launch]:
+    """Every form of the kernels, with the tiles that shape and GPU suggest; variants.py has the others."""
+    return [*_signs(), *_planes(), *_gemms(gpu)]
 
 
 def _signs() -> Iterator[Launch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any
 
 import torch
@@ -40,9 +41,9 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[
     if kind.exact:
         form, unit = "exact", EXACT_UNIT
     elif layer.grouped or kind.by_groups or layer.in_features > MAX_WHOLE_INPUTS:
-        form, unit = "scaled", 32 if layer.grouped and layer.group_size % 128 else 128
+        form, unit = "scaled", gcd(layer.group_size, GROUP_INPUTS) if layer.grouped else GROUP_INPUTS
     else:
-        form, unit = "integers", 128
+        form, unit = "integers", GROUP_INPUTS
     integers = form == "integers"
     scales = _scales(layer, kind)
     offsets = layer.grouped and layer.offsets is not None
@@ -120,21 +121,34 @@ def _product(
     # Registers do not hold the scales of a span, or not of a whole one, beside all the rest: one-bit digits
     # with 16 columns have the most sums.
     crowded = plan.block_columns > 8 and 1 in layer.widths
-    quads = (
-        layer.scales is not None
-        and layer.scales.element_size() == 2  # four lie in one 8-byte load
-        and layer.grouped
-        and layer.group_size == GROUP_INPUTS
-        and layer.in_features % SPAN_INPUTS == 0
-        and not crowded
-    )
-    heavy = layer.grouped and (unit == GROUP_INPUTS or layer.offsets is not None)
+    halved = (layer.grouped and (unit == GROUP_INPUTS or layer.offsets is not None)) or len(layer.widths) > 1
+    halved = halved and not integers
     constexprs |= {
-        "QUADS": quads,
-        "HALVED": (heavy or len(layer.widths) > 1) and not integers,
+        "QUADS": not crowded and _in_fours(layer, unit, halved),
+        "HALVED": halved,
         "ROW_PARTS": 2 if plan.block_rows >= 32 * plan.warps and not crowded else 1,
     }
     return Call(product, grid, arguments, constexprs, options)
+
+
+def _in_fours(layer: BitsLayer, unit: int, halved: bool) -> bool:
+    """Whether scales are of a unit each, and turns of the loops have whole fours of them, side by side."""
+    if layer.scales is None or not layer.grouped or layer.group_size != unit:
+        return False
+    turns = {width: turn_inputs(width, unit, halved) for width in layer.widths}
+    return (
+        layer.scales.element_size() == 2  # four lie in one 8-byte load, aligned
+        and layer.scales.storage_offset() % 4 == 0
+        and (layer.offsets is None or layer.offsets.storage_offset() % 4 == 0)
+        and layer.in_features % max(turns.values()) == 0
+        and all(turn >= SPAN_INPUTS // width for width, turn in turns.items())  # whole blocks
+    )
+
+
+def turn_inputs(width: int, unit: int, halved: bool) -> int:
+    """Inputs that the loop of `product` over a digit multiplies in a turn."""
+    chunks = (width + 1) // 2 if halved else width
+    return chunks * unit * 8 // width
 
 
 def _combine(

@@ -8,7 +8,8 @@ so its sum counts 2^(w f) times (lowbit.backends.triton_layout). That is undone
     whole rows             after the row: every field has an accumulator of its own
     scales inside a row    with the conversion to float, or in the scale
 
-Nothing is masked in the loops but columns: rows beyond the last one repeat it, and blocks are whole.
+Nothing is masked in the loops but columns: rows beyond the last one repeat it, blocks are whole, and behind
+the last row lie blocks for turns that lead beyond it (spare_blocks).
 """
 
 import triton
@@ -40,25 +41,20 @@ def _whole_pass(
     # A span at a time; of blocks behind the last one the inputs are 0.
     for turn in range(first, last, WIDTH):
         for i in tl.static_range(WIDTH):
-            block = _inside(turn + i, last, WIDTH)
-            packed = tl.load(blocks[:, None] + (block * BYTES + byte)[None, :])
-            at = inputs[None, :] + ((turn + i) * (FIELDS * BYTES) + byte)[:, None]
+            # An address for each block: distances from one for the turn take registers that W8A8 has not.
+            own_blocks = blocks + (turn + i) * BYTES
+            own_inputs = inputs + (turn + i) * (FIELDS * BYTES)
+            packed = tl.load(own_blocks[:, None] + byte[None, :])
             added = ()
             for field in tl.static_range(FIELDS):
                 part = field_of(packed, field, WIDTH)
-                own = tl.load(at + field * BYTES, exist[None, :], 0)
+                own = tl.load(own_inputs[None, :] + (field * BYTES + byte)[:, None], exist[None, :], 0)
                 added = added + (tl.dot(part, own, accumulators[field], out_dtype=tl.int32),)  # type: ignore[assignment]  # noqa: RUF005
             accumulators = added
     total = accumulators[0]
     for field in tl.static_range(1, FIELDS):
         total += accumulators[field] >> (WIDTH * field)
     return total
-
-
-@triton.jit
-def _inside(place, end, STEP: tl.constexpr):
-    """The place, or the last one where steps of STEP places may lead behind it."""
-    return tl.minimum(place, end - 1) if STEP > 1 else place
 
 
 @triton.jit
@@ -95,47 +91,52 @@ def _scaled_pass(
     CHUNKS: tl.constexpr = BYTES // UNIT
     byte = tl.arange(0, UNIT)
     scale = tl.load(token_scales, tokens_exist, 0.0)
-    # Of chunks behind the last one the inputs are 0.
+    # A turn has one address of each kind, and constant distances from there; its chunks are of one block, or
+    # whole blocks. Of blocks behind the last one the inputs are 0.
     for turn in range(first * CHUNKS, last * CHUNKS, UNROLL):
+        block = turn // CHUNKS
+        within = turn % CHUNKS
+        own_blocks = blocks + turn * UNIT
+        own_inputs = inputs + (block * (FIELDS * BYTES) + within * UNIT)
+        first_unit = block * (FIELDS * CHUNKS) + within
+        own_rests = rests + first_unit
+        own_sums = sums + first_unit
+        own_token_scales = token_scales + block * FIELDS
         if QUADS:
             scale_quads = ()
             offset_quads = ()
             for quad in tl.static_range(UNROLL * FIELDS // 4):
-                four = turn * FIELDS + 4 * quad
+                four = (turn * FIELDS >> 2) + quad
                 scale_quads = scale_quads + (_quads(scales, row_groups, four),)  # type: ignore[assignment]  # noqa: RUF005
                 if offsets is not None:
                     offset_quads = offset_quads + (_quads(offsets, row_groups, four),)  # type: ignore[assignment]  # noqa: RUF005
         for i in tl.static_range(UNROLL):
-            chunk = turn + i
-            stored = _inside(chunk, last * CHUNKS, UNROLL // CHUNKS)
-            packed = tl.load(blocks[:, None] + (stored * UNIT + byte)[None, :])
-            block = chunk // CHUNKS
-            within = chunk % CHUNKS
+            packed = tl.load(own_blocks[:, None] + (i * UNIT + byte)[None, :])
             for field in tl.static_range(FIELDS):
-                group = block * FIELDS + field
-                at = inputs[None, :] + (group * BYTES + within * UNIT + byte)[:, None]
+                group = i // CHUNKS * FIELDS + field  # of this turn
+                unit = group * CHUNKS + i % CHUNKS
+                at = own_inputs[None, :] + (byte + (group * BYTES + i % CHUNKS * UNIT))[:, None]
                 part = field_of(packed, field, WIDTH)
                 value = unit_sums(part, tl.load(at, exist[None, :], 0), PER_TOKEN)
                 if TOKEN_GROUPS:
-                    scale = tl.load(token_scales + group, tokens_exist, 0.0)
+                    scale = tl.load(own_token_scales + group, tokens_exist, 0.0)
                 own_scale = (scale * 0.5 ** (WIDTH * field))[None, :]
                 if GROUP_UNITS == 0:
                     total += value * own_scale
                 else:
-                    unit = group * CHUNKS + within
                     # Behind the last group there are only inputs that do not exist.
-                    own_group = tl.minimum(unit // GROUP_UNITS, groups - 1)
+                    own_group = tl.minimum((first_unit + unit) // GROUP_UNITS, groups - 1)
                     value *= own_scale
                     if RESTS:
-                        value += tl.load(rests + unit, tokens_exist, 0.0)[None, :]
+                        value += tl.load(own_rests + unit, tokens_exist, 0.0)[None, :]
                         if offsets is not None:
                             if QUADS:
-                                offset = _of_quad(offset_quads, i * FIELDS + field, offsets)
+                                offset = _of_quad(offset_quads, i, field, FIELDS, CHUNKS, offsets)
                             else:
                                 offset = of_rows(offsets, row_groups, own_group).to(tl.float32)
-                            value += offset[:, None] * tl.load(sums + unit, tokens_exist, 0.0)[None, :]
+                            value += offset[:, None] * tl.load(own_sums + unit, tokens_exist, 0.0)[None, :]
                     if QUADS:
-                        row_scale = _of_quad(scale_quads, i * FIELDS + field, scales)
+                        row_scale = _of_quad(scale_quads, i, field, FIELDS, CHUNKS, scales)
                     else:
                         row_scale = of_rows(scales, row_groups, own_group).to(tl.float32)
                     total += value * row_scale[:, None]
@@ -158,18 +159,21 @@ def of_rows(values, row_groups, group):
 
 
 @triton.jit
-def _quads(values, row_groups, group):
-    """The 16-bit values of groups `group` .. `group` + 3 of all rows, int64, the first lowest."""
+def _quads(values, row_groups, four):
+    """The 16-bit values of groups 4 `four` .. 4 `four` + 3 of all rows, int64, the first lowest."""
     words = values.to(tl.pointer_type(tl.int64), bitcast=True)
     if len(row_groups) == 1:
-        return of_rows(words, (row_groups[0] // 4,), group // 4)
+        return of_rows(words, (row_groups[0] // 4,), four)
     else:
-        return of_rows(words, (row_groups[0] // 4, row_groups[1] // 4), group // 4)
+        return of_rows(words, (row_groups[0] // 4, row_groups[1] // 4), four)
 
 
 @triton.jit
-def _of_quad(quads, PLACE: tl.constexpr, values):
-    """Value PLACE of each row, float32, of consecutive `_quads`."""
+def _of_quad(
+    quads, CHUNK: tl.constexpr, FIELD: tl.constexpr, FIELDS: tl.constexpr, CHUNKS: tl.constexpr, values
+):
+    """The value of each row for a field of a chunk, float32, of the consecutive `_quads` of a turn."""
+    PLACE: tl.constexpr = (CHUNK // CHUNKS * FIELDS + FIELD) * CHUNKS + CHUNK % CHUNKS
     own = (quads[PLACE // 4] >> (16 * (PLACE % 4))).to(tl.int16)
     return own.to(values.dtype.element_ty, bitcast=True).to(tl.float32)
 
@@ -234,9 +238,10 @@ def product(
             GROUP_UNITS > 0, else per token.
         split_spans: spans of 1024 inputs of a split.
         factor: see `finish`.
-        UNIT: inputs of a product, 128 or, where groups are not multiples of that, 32.
+        UNIT: inputs of a product: 128 or, where groups are not multiples of that, 64 or 32.
         GROUP_UNITS: units of a scale; 0: the row has one scale at most.
-        QUADS: a scale has 128 inputs, and a span 8 scales: they are read four at a time.
+        QUADS: a scale has UNIT inputs, and turns of the loops multiples of four scales of the row: they are
+            read four at a time.
         HALVED: loops take half a span at a time, where digits have several bits, else a whole one.
         ROW_PARTS: parts in which the scales of rows are read (1 or 2), see `of_rows`.
         INTEGERS: sums are int32 over the whole row.

@@ -19,8 +19,8 @@ class Variant(NamedTuple):
     """A kind of layer, its sizes aside, with tiles.
 
     Attributes:
-        product: of FEATURES rows and inputs, or a little less where rows are no whole spans and their scales
-            are read one by one.
+        product: of FEATURES rows and inputs, or a little less where rows are no whole turns of the loops, and
+            so their scales read one by one.
         split: whether rows are; single: whether a program has one span, of which Triton makes a constant.
     """
 
@@ -61,7 +61,8 @@ def experts_of(product: Product) -> int:
 
 
 def variant_of(product: Product, plan: Config) -> Variant:
-    whole = product.in_features % SPAN_INPUTS == 0 or product.group_size < 0
+    turn = SPAN_INPUTS if 1 in product.widths else SPAN_INPUTS // 2  # the longest, with scales by 128
+    whole = product.in_features % turn == 0 or product.group_size < 0
     alike = product._replace(segments=(FEATURES,), in_features=FEATURES if whole else FEATURES - 128)
     sizes = (plan.block_rows, plan.block_columns, plan.warps, plan.stages)
     return Variant(alike, *sizes, plan.splits > 1, plan.split_spans == 1)

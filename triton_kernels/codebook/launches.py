@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lowbit.backends.triton_codebook_layout import SUPERBLOCK_INPUTS, TABLE_BITS, head_lines
 
 from ..compiled import Launch
+from ..gpu import Gpu
 from . import channel, dense, finish, scalar, staging, vector
 from .scalar_floats import scalar_floats
 from .scalar_selectors import scalar_selectors
@@ -16,9 +17,9 @@ from .vector_sums import gather_sums, partial_sums
 _VECTORS = ((8, 1), (8, 2), (4, 2), (16, 4), (8, 8))  # inputs a code, codebooks
 
 
-def launches(capability: tuple[int, int]) -> list[Launch]:
-    """Every kernel of the family as it is launched; the same on all targets."""
-    return [*_staging(), *_scalar(), *_channel(), *_vector()]
+def launches(gpu: Gpu) -> list[Launch]:
+    """Every kernel of the family as it is launched."""
+    return [*_staging(), *_scalar(gpu.amd), *_channel(), *_vector()]
 
 
 def _staging() -> Iterator[Launch]:
@@ -51,11 +52,11 @@ def _staging() -> Iterator[Launch]:
     )
 
 
-def _scalar() -> Iterator[Launch]:
+def _scalar(amd: bool) -> Iterator[Launch]:
     integers = dict.fromkeys(("out_features", "padded", "superblocks", "split_blocks"), "i32")
     for bits in range(1, TABLE_BITS + 1):
         for precision, per_token in (("fast", 1), ("high", 2)):
-            for width, (rows, columns, warps) in scalar.selector_tiles(per_token == 1).items():
+            for width, (rows, columns, warps) in scalar.selector_tiles(per_token == 1, amd).items():
                 yield Launch(
                     f"scalar, {bits} bits, {precision}, {width}",
                     scalar_selectors,
@@ -71,7 +72,7 @@ def _scalar() -> Iterator[Launch]:
                         "BITS": bits,
                         "HEAD": head_lines(bits),
                         "PER_TOKEN": per_token,
-                        "PRMT": True,
+                        "PRMT": not amd,
                         "BLOCK_ROWS": rows,
                         "BLOCK_COLUMNS": columns,
                     },
@@ -199,7 +200,7 @@ def _vector() -> Iterator[Launch]:
             **dict.fromkeys(("padded", "in_features", "positions"), "i32"),
         },
         {"SIZE": 8, "BLOCK_POSITIONS": vector.SUM_POSITIONS},
-        {"num_warps": 4},
+        {"num_warps": vector.PRODUCT_WARPS},
         divisible=("padded", "in_features", "positions"),
     )
     rows, _, warps = vector.SUM_TILES["narrow"]

@@ -69,8 +69,13 @@ def _dequantize(columns: Columns, in_features: int) -> Tensor:
     return (columns.codes.unflatten(1, (groups, -1)) * columns.scales[:, :, None]).flatten(1)
 
 
-def selector_tiles(fast: bool) -> dict[str, tuple[int, int, int]]:
-    """Tiles of the integer form; see `plan`. `fast` has float sums beside the integer ones."""
+def selector_tiles(fast: bool, amd: bool) -> dict[str, tuple[int, int, int]]:
+    """Tiles of the integer form; see `plan`. `fast` has float sums beside the integer ones.
+
+    On AMD permutations take registers of their own.
+    """
+    if amd:
+        return {"narrow": (128, 16, 8), "wide": (64, 32, 4) if fast else (128, 64, 8)}
     return {"narrow": (128, 16, 4), "wide": (128, 32 if fast else 64, 8)}
 
 
@@ -79,13 +84,14 @@ def _selectors(
 ) -> Tensor:
     steps, count = superblocks_of(in_features), columns.codes.shape[0]
     fast = columns.per_token == 1
-    tiles = selector_tiles(fast)
+    gpu = gpu_of(x.device)
+    tiles = selector_tiles(fast, gpu.amd)
     own = plan(
         f"selectors {bits} bits {'fast' if fast else 'high'}",
         out_features,
         steps,
         x.shape[0],
-        gpu_of(x.device),
+        gpu,
         MOST_INTEGER_STEPS,
         **tiles,
     )

@@ -20,6 +20,7 @@ ENTRIES = 256  # of a codebook
 MOST_WIDE_BOOKS = 2  # whose entries for 128 rows, two blocks deep, fit the smallest shared memory
 MOST_STAGED_BOOKS = 4  # the same for 64 rows
 SUM_POSITIONS = 16  # a divisor of the padded positions
+PRODUCT_WARPS = 8  # of the kernel that multiplies all entries; with four AMD spills scalar registers
 SUM_TILES = {"narrow": (64, 1, 4), "wide": (64, 1, 4)}
 MOST_SUMS = 1 << 24  # float32 values of partial sums that are held at a time
 
@@ -130,7 +131,7 @@ def _sums(
         positions,
         SIZE=codebooks.shape[2],
         BLOCK_POSITIONS=SUM_POSITIONS,
-        num_warps=4,
+        num_warps=PRODUCT_WARPS,
     )
     steps = positions // SUM_POSITIONS
     own = plan(f"sums of {books}", out_features, steps, tokens, gpu_of(x.device), steps, **SUM_TILES)
