@@ -70,12 +70,13 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
   int64_t tiles = 0;
   for (int32_t s = 0; s < num_segments; ++s) tiles += row_tiles(segments[s]);
   const int64_t tile_bytes = active_planes * LOWBIT_TILE_ROWS * ((x.cols + 7) / 8);
+  const int most_threads = std::min(get_num_threads(), Pieces::kMaxThreads);
   const int64_t pass = std::max(kPassTokens, kPassBytes / prologue.bytes_per_token());
 
   for (int64_t first = 0; first < x.rows; first += pass) {
     const int64_t rows = std::min(pass, x.rows - first);
     const auto threads =
-        static_cast<int>(std::clamp<int64_t>(tiles * tile_bytes * rows / kThreadBytes, 1, get_num_threads()));
+        static_cast<int>(std::clamp<int64_t>(tiles * tile_bytes * rows / kThreadBytes, 1, most_threads));
     // A single token: no thread waits for another to prepare it.
     const bool each_its_own = rows == 1;
     const int64_t table_bytes = each_its_own && !exact

@@ -5,6 +5,7 @@
 // both checked against plain formulas first) with the canonical weight, so integer precisions must agree to
 // rounding.
 #include <algorithm>
+#include <barrier>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -12,6 +13,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/half.h"
@@ -486,6 +488,22 @@ void long_inputs(const char* isa) {
   check_call(call, tokens, describe(call, tokens, isa).c_str());
 }
 
+// Hosts that leave it to no chance which thread has work: the last one takes most of the others', or all of
+// them start together.
+void last_chunk_first(int32_t chunks, void (*body)(void*, int32_t), void* context) {
+  for (int32_t chunk = chunks; chunk-- > 0;) body(context, chunk);
+}
+void all_chunks_together(int32_t chunks, void (*body)(void*, int32_t), void* context) {
+  std::barrier start(chunks);
+  std::vector<std::jthread> threads;
+  for (int32_t chunk = 0; chunk < chunks; ++chunk) {
+    threads.emplace_back([&, chunk] {
+      start.arrive_and_wait();
+      body(context, chunk);
+    });
+  }
+}
+
 // Enough tiles for tables of a single token, which every thread makes for itself: once, or for each of the
 // segments that its tiles belong to.
 void large_layers(const char* isa) {
@@ -611,7 +629,12 @@ int main(int argc, char** argv) {
     extreme_magnitudes(name);
     if (isa != LOWBIT_ISA_SCALAR) {
       long_inputs(name);
-      large_layers(name);
+      for (const lowbit_parallel_for host :
+           {static_cast<lowbit_parallel_for>(nullptr), last_chunk_first, all_chunks_together}) {
+        lowbit_set_parallel_for(host);
+        large_layers(name);
+      }
+      lowbit_set_parallel_for(nullptr);
     }
     std::printf("%s: %s\n", name, failures == 0 ? "ok" : "FAILED");
   }

@@ -74,7 +74,7 @@ struct BitsKernels {
   // Fewer tiles than this in a call to product() lose time to what it prepares for all of them.
   int64_t (*least_tiles)(int active_planes, int64_t columns);
   // Look-up tables of a single column: their bytes, or 0 where product() wants none for about `tiles` tiles.
-  // Whoever takes several ranges of tiles makes them once; least_tiles is 1 then.
+  // Whoever takes several ranges of tiles makes them once, and then any number of tiles will do.
   int64_t (*table_bytes)(int active_planes, int64_t columns, int64_t k_blocks, int64_t tiles);
   // Makes them, and fetches the first weights of `tile` meanwhile.
   void (*build_tables)(const lowbit_bits& weight, int64_t tile, const Columns& x, uint8_t* tables);

@@ -28,7 +28,8 @@ constexpr int32_t byte_mask(int byte) {
 
 // How far ahead of its loads at `position` a plane is fetched, and where to: the second cache. Behind the end
 // of a plane follows the same plane of the next tile, `planes` further on: where they are short, the
-// processor's own prefetcher finds a stream only when it is nearly over.
+// processor's own prefetcher finds a stream only when it is nearly over. A loop that asks once for a long run
+// does not see that end in it, and fetches the start of the next plane instead.
 constexpr int64_t kPrefetchBytes = 6144;
 
 constexpr int64_t prefetch_distance(int planes, int64_t plane_stride, int64_t position) {

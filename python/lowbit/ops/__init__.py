@@ -12,9 +12,9 @@ The module `straight_through` has what trains weights for them.
 """
 
 from lowbit.ops import straight_through
-from lowbit.ops._library import load
+from lowbit.ops._library import load, load_cuda
 from lowbit.ops.codebook import codebook_linear
 from lowbit.ops.planes import planes_linear
 from lowbit.ops.signs import signs_linear
 
-__all__ = ["codebook_linear", "load", "planes_linear", "signs_linear", "straight_through"]
+__all__ = ["codebook_linear", "load", "load_cuda", "planes_linear", "signs_linear", "straight_through"]
