@@ -12,14 +12,12 @@ import triton
 from cuda_report.disassembly import Function, only_kernel
 from cuda_report.loops import Loop, hot_loops
 from lowbit.triton_kernels.compiled import Launch
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
+from .source import gpu_of, source_of
 from .targets import Target
 
 # What multiplies weights: tensor cores, else, in `exact`, plain cores.
 MARKERS = ("IMMA", "IGMMA", "HMMA", "HGMMA", "QMMA", "OMMA", "UTCIMMA", "UTCHMMA", "FFMA", "FFMA2", "FADD")
-_ALIGNED = [["tt.divisibility", 16]]
 
 
 @dataclass(frozen=True)
@@ -77,18 +75,7 @@ def entry(launch: Launch, target: Target) -> Entry:
 
 def compile_launch(launch: Launch, target: Target) -> Any:
     """What triton.compile returns."""
-    signature = {name: launch.signature.get(name, "constexpr") for name in launch.kernel.arg_names}
-    constants = {name: launch.constexprs[name] for name, kind in signature.items() if kind == "constexpr"}
-    aligned = {
-        (position,): _ALIGNED
-        for position, (name, kind) in enumerate(signature.items())
-        if kind.startswith("*") or name in launch.divisible
-    }
-    return triton.compile(
-        ASTSource(launch.kernel, signature, constants, aligned),
-        target=GPUTarget(target.backend, target.architecture, target.lanes),
-        options=dict(launch.options),
-    )
+    return triton.compile(source_of(launch), target=gpu_of(target), options=dict(launch.options))
 
 
 def hot(function: Function) -> list[Loop]:

@@ -12,7 +12,7 @@ import triton
 from lowbit.triton_kernels import bits
 from lowbit.triton_kernels.bits.variants import Variant
 
-from . import compiling
+from . import compiling, source
 from . import facts as facts_of
 from .facts import Facts, facts
 from .targets import NVIDIA
@@ -64,6 +64,6 @@ def compiled(architecture: int, variant: Variant) -> Facts:
 def _digest() -> str:
     """Of all that facts depend on: kernels, what launches and what looks at them, Triton."""
     kernels = [Path(bits.__path__[0]) / f"{name}.py" for name in _SOURCES]
-    sources = [*kernels, Path(facts_of.__file__), Path(compiling.__file__)]
+    sources = [*kernels, *(Path(module.__file__) for module in (facts_of, compiling, source))]
     parts = [triton.__version__.encode(), *(path.read_bytes() for path in sources)]
     return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]

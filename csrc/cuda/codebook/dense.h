@@ -8,6 +8,8 @@
 
 namespace lowbit::cuda::codebook {
 
+static_assert(kDenseLaneInputs == 2 * kOctet);
+
 // Matrix whose rows are products' operands: [rows][size] of a dtype known at run time, rows `stride` elements
 // apart.
 struct Rows {

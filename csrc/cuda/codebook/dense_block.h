@@ -11,10 +11,10 @@ inline constexpr int kDenseTokens = 8;  // that share the loads of the weight
 inline constexpr int kDenseSums = kDenseRows * kDenseTokens;
 
 // Warps that share rows of so many inputs: each lane should have two octets.
+inline constexpr int kDenseLaneInputs = 16;
 inline int dense_warps(int64_t inputs) {
-  constexpr int64_t kTwoOctets = 32 * 2 * 8;
   int warps = 1;
-  while (warps < kDenseWarps && inputs > warps * kTwoOctets) warps *= 2;
+  while (warps < kDenseWarps && inputs > warps * 32 * kDenseLaneInputs) warps *= 2;
   return warps;
 }
 
