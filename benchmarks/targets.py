@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lowbit.statistics import Interval, median_interval, ratio_of_medians
-from ours import BINARY_MOS, ONE_BIT, PRODUCT, Q1_0, SCALAR, W2, W4, W8
+from ours import BINARY_MOS, FAMILIES, ONE_BIT, PRODUCT, Q1_0, SCALAR, W2, W4, W8
+from rivals import unpacked
 from runs import COLD, Run
 from shapes import Shape
 
@@ -136,6 +137,8 @@ def _batches(run: Run) -> Iterator[Claim]:
     if run.tokens == 512:
         for kernel in (BINARY_MOS, ONE_BIT):
             yield faster(kernel, dynamic, 1)
+        for entry in FAMILIES:
+            yield faster(entry.name, unpacked.name(entry.name), 1)
 
 
 def _no_cliff(runs: Sequence[Run]) -> Iterator[Claim]:

@@ -68,7 +68,7 @@ Rival = Callable[[Problem], list[Candidate]]
 
 def all_rivals() -> dict[str, Rival]:
     """Every rival by name."""
-    from rivals import bitsandbytes, llama_cpp, torch_dense, torch_int4, torch_int8, torchao
+    from rivals import bitsandbytes, llama_cpp, torch_dense, torch_int4, torch_int8, torchao, unpacked
 
     return {
         "torch": torch_dense.candidates,
@@ -77,6 +77,7 @@ def all_rivals() -> dict[str, Rival]:
         "torchao": torchao.candidates,
         "bitsandbytes": bitsandbytes.candidates,
         "llama.cpp": llama_cpp.candidates,
+        "unpacked": unpacked.candidates,
     }
 
 

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import ours
 import torch
 from lowbit.formats import PackedWeight, Planes, Signs
+from timing import Candidate
 from torch import Tensor
 from torch.nn import functional as F
 
+from rivals import Problem
+
+# From this many tokens on unpacking is a small part of the product, and so a rival.
+MANY_TOKENS = 128
+
 # Row b holds the eight values +1 / -1 of byte b: one look-up unpacks eight weights.
 _SIGNS_OF_BYTE = (((torch.arange(256)[:, None] >> torch.arange(8)) & 1) * 2 - 1).to(torch.bfloat16)
+
+
+def name(kernel: str) -> str:
+    return f"{kernel}, unpacked"
+
+
+def candidates(problem: Problem) -> list[Candidate]:
+    """One for each family, for many tokens."""
+    if problem.tokens < MANY_TOKENS:
+        return []
+    return [_candidate(problem, entry) for entry in ours.FAMILIES]
+
+
+def _candidate(problem: Problem, entry: ours.Entry) -> Candidate:
+    packed = entry.make(problem.shape.out_features, problem.shape.in_features)
+    x = problem.x.bfloat16()
+    copies = [packed, *(ours.clone(packed) for _ in range(problem.copies(packed.nbytes) - 1))]
+    return Candidate(
+        name(entry.name),
+        [partial(unpack_and_multiply, copy, x) for copy in copies],
+        problem.traffic(packed.nbytes, x.element_size()),
+        bits_per_weight=8.0 * packed.nbytes / problem.shape.weights,
+    )
 
 
 def unpack_and_multiply(packed: PackedWeight, x: Tensor) -> Tensor:

@@ -95,20 +95,15 @@ lowbit_status check_vector(const lowbit_codebook_vector& weight) {
   return check_not_null(weight.out_scales, "out_scales");
 }
 
-// linear(call) for every kMaxTokens rows of x and y.
+// linear(call) for every `tokens` rows of x and y.
 template <class Linear>
 lowbit_status for_token_blocks(const lowbit_input& x, const lowbit_vector* bias, const lowbit_output& y,
-                               Linear linear) {
+                               int64_t tokens, Linear linear) {
   Isa isa;
   if (const lowbit_status bad = active_isa(&isa)) return bad;
-  for (int64_t m = 0; m < x.rows; m += codebook::kMaxTokens) {
-    const int64_t rows = std::min(codebook::kMaxTokens, x.rows - m);
-    const lowbit_input some_x{static_cast<const char*>(x.data) + m * x.row_stride * dtype_size(x.dtype),
-                              x.dtype, rows, x.cols, x.row_stride};
-    const lowbit_output some_y{static_cast<char*>(y.data) + m * y.row_stride * dtype_size(y.dtype), y.dtype,
-                               rows, y.cols, y.row_stride};
-    const codebook::Call call{codebook_kernels(isa), activation_kernels(isa), some_x, bias, some_y};
-    if (const lowbit_status bad = linear(call)) return bad;
+  const codebook::Call call{codebook_kernels(isa), activation_kernels(isa), x, bias, y};
+  for (int64_t m = 0; m < x.rows; m += tokens) {
+    if (const lowbit_status bad = linear(call.tokens(m, std::min(tokens, x.rows - m)))) return bad;
   }
   return LOWBIT_OK;
 }
@@ -127,8 +122,9 @@ extern "C" lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_ch
     return bad;
   }
   if (const lowbit_status bad = check_channel(*weight)) return bad;
-  return for_token_blocks(
-      *x, bias, *y, [&](const codebook::Call& call) { return codebook::channel_linear(*weight, call); });
+  return for_token_blocks(*x, bias, *y, codebook::kMaxTokens, [&](const codebook::Call& call) {
+    return codebook::channel_linear(*weight, call);
+  });
 }
 
 extern "C" lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
@@ -140,7 +136,7 @@ extern "C" lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_sca
     return bad;
   }
   if (const lowbit_status bad = check_scalar(*weight)) return bad;
-  return for_token_blocks(*x, bias, *y, [&](const codebook::Call& call) {
+  return for_token_blocks(*x, bias, *y, codebook::kMaxTokens, [&](const codebook::Call& call) {
     return codebook::scalar_linear(*weight, precision == LOWBIT_FAST, call);
   });
 }
@@ -154,7 +150,7 @@ extern "C" lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vec
     return bad;
   }
   if (const lowbit_status bad = check_vector(*weight)) return bad;
-  return for_token_blocks(*x, bias, *y, [&](const codebook::Call& call) {
+  return for_token_blocks(*x, bias, *y, x->rows, [&](const codebook::Call& call) {
     return codebook::vector_linear(*weight, precision == LOWBIT_FAST, call);
   });
 }

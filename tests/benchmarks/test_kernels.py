@@ -32,6 +32,14 @@ def test_unpacking_multiplies_the_same_weight(name):
     assert rivals.relative_error(unpacked.unpack_and_multiply(packed, x), packed.linear(x.float())) < 2e-2
 
 
+def test_unpacking_is_timed_for_many_tokens_only():
+    assert unpacked.candidates(small_problem(tokens=unpacked.MANY_TOKENS - 1)) == []
+    found = unpacked.candidates(small_problem(tokens=unpacked.MANY_TOKENS))
+    assert [each.name for each in found] == [unpacked.name(entry.name) for entry in ours.FAMILIES]
+    for each in found:
+        assert each.calls[0]().shape == (unpacked.MANY_TOKENS, 96)
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_what_is_timed_is_right(name):
     entry = NAMED[name]

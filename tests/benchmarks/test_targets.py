@@ -6,6 +6,7 @@ import ours
 import pytest
 import shapes
 from lowbit.statistics import Interval
+from rivals import unpacked
 from runs import Line, Run
 from shapes import Shape
 from targets import Claim, claims
@@ -72,6 +73,18 @@ def test_batches_meet_the_best_rival():
     claim = find(claims([run(4, **lines)]), "BinaryMoS", "times faster")
     assert "Q4_0" in claim.text
     assert not claim.met
+
+
+def test_many_tokens_meet_unpacking():
+    """Every family has a claim: none can be slower than unpacking unnoticed."""
+    names = [entry.name for entry in ours.FAMILIES]
+    lines = {name: 100.0 for name in names} | {unpacked.name(name): 200.0 for name in names[:-1]}
+    found = [
+        each
+        for each in claims([run(512, **lines, **{unpacked.name(names[-1]): 90.0})])
+        if "unpacked" in each.text
+    ]
+    assert [claim.met for claim in found] == [True] * (len(names) - 1) + [False]
 
 
 def test_a_cliff_is_seen():

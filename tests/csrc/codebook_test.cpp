@@ -343,6 +343,29 @@ void check_one_hot(const Layer& layer) {
   }
 }
 
+// Vectors and tokens of ones: each of the 8,400 products is as large as a product can be, which no sum of
+// 21-bit integers in 32 bits holds.
+void check_large_sums() {
+  Vector layer(9, 4200, 4, 2, LOWBIT_F16);
+  for (int64_t i = 0; i < 4 * 256 * 2; ++i) layer.books.set(i, 1.0f);
+  for (const int64_t tokens : {1, 16, 40}) {
+    Batch batch(layer, tokens, LOWBIT_F32);
+    for (int64_t i = 0; i < tokens * batch.x_stride; ++i) batch.x.set(i, 1.0f);
+    for (const int threads : {1, 2}) {
+      lowbit_set_num_threads(threads);
+      batch.run(layer, nullptr, LOWBIT_FAST);
+      for (int64_t m = 0; m < tokens; ++m) {
+        for (int64_t n = 0; n < layer.n; ++n) {
+          const double expected = 4.0 * 4200.0 * layer.scales[n];
+          report(std::fabs(batch.y[m * batch.y_stride + n] - expected) <= 1e-5 * std::fabs(expected),
+                 label(layer, LOWBIT_FAST, batch) + ": sum of the largest products");
+        }
+      }
+    }
+  }
+  lowbit_set_num_threads(0);
+}
+
 void check_layer(const Layer& layer) {
   for (const lowbit_precision precision : {LOWBIT_FAST, LOWBIT_HIGH, LOWBIT_EXACT}) {
     check_values(layer, 1, LOWBIT_F32, precision, false);
@@ -438,6 +461,7 @@ void check_isa() {
       for (const int axis : {0, 1})
         check_invariance(Channel(29, 301, axis, 23, 1, 9, LOWBIT_F16), tokens, precision);
       check_invariance(Vector(37, 1100, 3, 2, LOWBIT_F16), tokens, precision);
+      check_invariance(Vector(70, 90, 2, 1, LOWBIT_BF16), tokens - 20, precision);
     }
     for (const int bits : {1, 3, 4, 5, 8})
       check_non_finite(Scalar(5, 300, bits, LOWBIT_F16, true), precision);
@@ -447,6 +471,7 @@ void check_isa() {
     check_values(Channel(29, 301, 0, 23, 1, 9, LOWBIT_F16), 33, LOWBIT_F16, precision, true);
     check_values(Vector(37, 1100, 2, 8, LOWBIT_F16), 33, LOWBIT_BF16, precision, true);
   }
+  check_large_sums();
   for (int bits = 1; bits <= 8; ++bits) check_one_hot(Scalar(7, 600, bits, LOWBIT_F16, false));
   check_one_hot(Channel(7, 60, 0, 5, 1, 0, LOWBIT_BF16));
   check_one_hot(Channel(7, 60, 1, 5, 1, 0, LOWBIT_BF16));

@@ -64,12 +64,13 @@ struct Codebooks {
   int32_t vector_size;
 };
 
-// Sums of the digits of products in fixed point, [kDigits][stride]: with U = sum_d data[d][n] 2^(kBits d),
-// the sum of `entries` products of row n is step * (U - entries * kHalf).
+// Products of vector codebooks in fixed point, in steps that a token's largest product decides: integers of
+// absolute value below kHalf. As digits a product p is p + kHalf = sum_d digit_d 2^(kBits d), and with
+// U = sum_d data[d][n] 2^(kBits d) the sum of `entries` products of row n is U - entries * kHalf.
 struct VectorDigitSums {
   static constexpr int kDigits = 3, kBits = 7;
   static constexpr int32_t kHalf = 1 << (kDigits * kBits - 1);
-  int32_t* data;
+  int32_t* data;  // [kDigits][stride]
   int64_t stride;
 };
 
@@ -99,12 +100,18 @@ struct CodebookKernels {
   void (*vector_sums)(const lowbit_codebook_vector& weight, const float* products, int32_t block,
                       int64_t first, int64_t positions, float* sums, int64_t begin, int64_t end);
 
-  // The same for one token in integers, where the instruction set has fast look-ups; else null. Tables take
-  // 768 bytes per position and codebook; products times `inverse` must be below VectorDigitSums::kHalf.
+  // The same in fixed point, where the instruction set has fast look-ups, else null; all give the same sums.
+  // One token by its digits: tables take 768 bytes per position and codebook; products times `inverse` must
+  // be below VectorDigitSums::kHalf.
   void (*vector_digit_tables)(const Codebooks& codebooks, const float* x, float inverse, int64_t begin,
                               int64_t end, uint8_t* tables);
   void (*vector_digit_sums)(const lowbit_codebook_vector& weight, const uint8_t* tables, int64_t first,
                             int64_t positions, const VectorDigitSums& sums, int64_t begin, int64_t end);
+  // Blocks of `lanes` tokens, each with its own inverse; sums wrap.
+  void (*vector_integer_products)(const Codebooks& codebooks, const float* x, const float* inverses,
+                                  int64_t begin, int64_t end, int32_t* products);
+  void (*vector_integer_sums)(const lowbit_codebook_vector& weight, const int32_t* products, int64_t first,
+                              int64_t positions, int32_t* sums, int64_t begin, int64_t end);
 
   // y[i] = sums[i] * scales[i] + bias[i], null tables left out, cast once.
   void (*finish)(const float* sums, const void* scales, lowbit_dtype scales_dtype, const void* bias,

@@ -165,6 +165,8 @@ constexpr CodebookKernels kernel_table() {
   table.tables_digits = tables_digits;
   table.vector_digit_tables = codebook::VectorDigits<Vectors>::tables;
   table.vector_digit_sums = codebook::VectorDigits<Vectors>::sums;
+  table.vector_integer_products = codebook::vector_integer_products<Vectors>;
+  table.vector_integer_sums = codebook::vector_integer_sums<Vectors>;
   return table;
 }
 

@@ -25,9 +25,21 @@ int32_t digit_lanes(int64_t, int32_t) {
 
 template <class V>
 constexpr CodebookKernels kernel_table() {
-  return {V::kLanes,        dense<V>,         V::kMaxDigitBits,   digit_lanes<V>,
-          tables_digits<V>, tables_floats<V>, vector_products<V>, vector_sums<V>,
-          nullptr,          nullptr,          finish<V>};
+  return {
+      .lanes = V::kLanes,
+      .dense = dense<V>,
+      .max_digit_bits = V::kMaxDigitBits,
+      .digit_lanes = digit_lanes<V>,
+      .tables_digits = tables_digits<V>,
+      .tables_floats = tables_floats<V>,
+      .vector_products = vector_products<V>,
+      .vector_sums = vector_sums<V>,
+      .vector_digit_tables = nullptr,
+      .vector_digit_sums = nullptr,
+      .vector_integer_products = nullptr,
+      .vector_integer_sums = nullptr,
+      .finish = finish<V>,
+  };
 }
 
 }  // namespace codebook

@@ -8,6 +8,14 @@
 
 namespace lowbit::codebook {
 
+Call Call::tokens(int64_t first, int64_t count) const {
+  Call some = *this;
+  some.x.data = static_cast<const char*>(x.data) + first * x.row_stride * dtype_size(x.dtype);
+  some.y.data = static_cast<char*>(y.data) + first * y.row_stride * dtype_size(y.dtype);
+  some.x.rows = some.y.rows = count;
+  return some;
+}
+
 void load_token(const Call& call, int64_t m, float* values) {
   const lowbit_input& x = call.x;
   const auto* const row = static_cast<const char*>(x.data) + m * x.row_stride * dtype_size(x.dtype);

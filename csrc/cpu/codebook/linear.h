@@ -9,14 +9,18 @@
 
 namespace lowbit::codebook {
 
-// At most kMaxTokens rows of x and y, so that the memory of a call stays bounded.
 struct Call {
   const CodebookKernels& kernels;
   const ActivationKernels& activations;
-  const lowbit_input& x;
+  lowbit_input x;
   const lowbit_vector* bias;  // null: none
-  const lowbit_output& y;
+  lowbit_output y;
+
+  // The same for `count` rows of x and y.
+  Call tokens(int64_t first, int64_t count) const;
 };
+
+// Rows of x and y in a call of the first two functions below, whose memory grows with them.
 constexpr int64_t kMaxTokens = 64;
 
 // Each fails only when memory is short.

@@ -1,0 +1,65 @@
+#include "core/scratch.h"
+#include "cpu/codebook/vector_sums.h"
+
+namespace lowbit::codebook {
+namespace {
+
+// Products of one token that a run touches: they fit the first level cache beside the codes.
+constexpr int64_t kRunBytesToken = int64_t{1} << 15;
+
+}  // namespace
+
+lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, int64_t block) {
+  thread_local Scratch scratch;
+  const CodebookKernels& kernels = call.kernels;
+  const VectorShape shape(weight);
+  const Blocks blocks(call.x.rows, block);
+  const auto lanes = static_cast<int32_t>(block);
+  const int64_t position_floats = shape.codebooks * kVectorCodes * block;  // of products
+  const int64_t stretch = shape.stretch(position_floats * sizeof(float));
+  const int64_t run =
+      run_positions(position_floats * sizeof(float), block == 1 ? kRunBytesToken : kRunBytesBlock);
+
+  const int64_t workers = blocks.workers();
+  const int64_t x_floats = shape.positions * shape.size * block;
+  ScratchLayout layout;
+  const size_t vectors_at = layout.add<float>(shape.codebook_floats());
+  const size_t codebooks_at = layout.add<float>(shape.codebook_floats());
+  const size_t row_at = layout.add<float>(workers * shape.row_floats);
+  const size_t x_at = layout.add<float>(workers * x_floats);
+  const size_t products_at = layout.add<float>(workers * stretch * position_floats);
+  const size_t sums_at = layout.add<float>(workers * shape.rows * block);
+  std::byte* const base = scratch.reserve(layout.size());
+  if (base == nullptr) return out_of_memory(call, layout.size());
+  const Codebooks codebooks =
+      widen_codebooks(weight, call, at<float>(base, vectors_at), at<float>(base, codebooks_at));
+
+  blocks.run([&](int64_t m, int64_t used, int64_t worker) {
+    float* const row = at<float>(base, row_at) + worker * shape.row_floats;
+    float* const x = at<float>(base, x_at) + worker * x_floats;
+    float* const products = at<float>(base, products_at) + worker * stretch * position_floats;
+    float* const sums = at<float>(base, sums_at) + worker * shape.rows * block;
+    // Unused lanes repeat the last token.
+    for (int64_t t = 0; t < block; ++t) {
+      if (t < used) load_padded(shape, call, m + t, row);
+      for (int64_t k = 0; k < shape.positions * shape.size; ++k) x[k * block + t] = row[k];
+    }
+    std::fill(sums, sums + shape.rows * block, 0.0f);
+    for (int64_t first = 0; first < shape.positions; first += stretch) {
+      const int64_t count = std::min(stretch, shape.positions - first);
+      parallel_for(count, 0, [&](int64_t begin, int64_t end, int) {
+        kernels.vector_products(codebooks, x + first * shape.size * block, lanes, begin, end, products);
+      });
+      parallel_for(shape.rows, 0, [&](int64_t begin, int64_t end, int) {
+        for_runs(begin, end, count, run, [&](int64_t n, int64_t last, int64_t j, int64_t positions) {
+          kernels.vector_sums(weight, products + j * position_floats, lanes, first + j, positions, sums, n,
+                              last);
+        });
+      });
+    }
+    finish_tokens(weight, call, m, used, [&](int64_t n, int64_t t) { return sums[n * block + t]; });
+  });
+  return LOWBIT_OK;
+}
+
+}  // namespace lowbit::codebook

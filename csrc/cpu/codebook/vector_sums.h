@@ -1,0 +1,122 @@
+// Vector codebooks: the ways to sum, and what they share.
+//
+// Each makes the products of all codebook vectors with a stretch of x and adds them up by code, then goes on
+// to the next stretch.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/balanced_for.h"
+#include "core/thread_pool.h"
+#include "cpu/codebook/linear.h"
+
+namespace lowbit::codebook {
+
+constexpr int64_t kVectorCodes = 256;
+
+// Products kept at a time: a good part of the second level cache of a core.
+constexpr int64_t kStretchBytes = int64_t{1} << 20;
+// Products of a block of tokens that a run over some rows touches: whole cache lines, which the second level
+// delivers as fast as they are added.
+constexpr int64_t kRunBytesBlock = int64_t{1} << 18;
+// Rows of a run: their codes stay in the second level cache over all runs of a stretch.
+constexpr int64_t kRunRows = 256;
+
+struct VectorShape {
+  int64_t rows, size, codebooks, positions;
+  int64_t row_floats;  // of a token with room for its padding
+
+  explicit VectorShape(const lowbit_codebook_vector& weight)
+      : rows(weight.out_features),
+        size(weight.vector_size),
+        codebooks(weight.num_codebooks),
+        positions((weight.in_features + size - 1) / size),
+        row_floats(std::max(positions * size, padded(weight.in_features))) {}
+
+  int64_t codebook_floats() const { return codebooks * size * kVectorCodes; }
+  // Positions of a stretch whose products take `position_bytes` each.
+  int64_t stretch(int64_t position_bytes) const {
+    return std::clamp<int64_t>(kStretchBytes / position_bytes, 1, positions);
+  }
+};
+
+// The codebooks in fp32, transposed as the kernels want them; both arrays [codebook_floats()].
+Codebooks widen_codebooks(const lowbit_codebook_vector& weight, const Call& call, float* vectors,
+                          float* transposed);
+
+// Token m, padded with 0, to row[row_floats].
+void load_padded(const VectorShape& shape, const Call& call, int64_t m, float* row);
+
+// Blocks of tokens and the threads that sum them: one for each block where there are enough, since threads
+// that share a block read each other's products; else all of them for one block after the other.
+class Blocks {
+ public:
+  Blocks(int64_t tokens, int64_t block)
+      : tokens_(tokens), block_(block), count_((tokens + block - 1) / block), threads_(get_num_threads()) {}
+
+  // Blocks that are summed at the same time, and the threads of each.
+  int64_t workers() const { return count_ >= threads_ ? threads_ : 1; }
+  int64_t threads() const { return threads_ / workers(); }
+
+  // sum(m, used, worker) for tokens m .. m + used - 1.
+  template <class Sum>
+  void run(Sum sum) const {
+    const auto one = [&](int64_t b, int64_t worker) {
+      sum(b * block_, std::min(block_, tokens_ - b * block_), worker);
+    };
+    if (workers() == 1) {
+      for (int64_t b = 0; b < count_; ++b) one(b, 0);
+      return;
+    }
+    balanced_for(count_, threads_, 1, [&](Pieces& pieces, int worker) {
+      for (int64_t b, end; pieces.next(&b, &end);) {
+        for (; b < end; ++b) one(b, worker);
+      }
+    });
+  }
+
+ private:
+  int64_t tokens_, block_, count_;
+  int threads_;
+};
+
+// Positions whose products, `position_bytes` each, make `run_bytes`.
+constexpr int64_t run_positions(int64_t position_bytes, int64_t run_bytes) {
+  return std::max<int64_t>(run_bytes / position_bytes, 1);
+}
+
+// Runs over some rows and some of `count` positions: use(n, end, j, positions).
+template <class Use>
+void for_runs(int64_t begin, int64_t end, int64_t count, int64_t run, Use use) {
+  for (int64_t n = begin; n < end; n += kRunRows) {
+    for (int64_t j = 0; j < count; j += run) use(n, std::min(n + kRunRows, end), j, std::min(run, count - j));
+  }
+}
+
+// Rows of y for tokens m .. m + tokens - 1, from value(n, t) for token m + t.
+template <class Value>
+void finish_tokens(const lowbit_codebook_vector& weight, const Call& call, int64_t m, int64_t tokens,
+                   Value value) {
+  constexpr int64_t kRows = 128;
+  parallel_for(weight.out_features, 0, [&](int64_t begin, int64_t end, int) {
+    for (int64_t first = begin; first < end; first += kRows) {
+      const int64_t count = std::min(kRows, end - first);
+      for (int64_t t = 0; t < tokens; ++t) {
+        float sums[kRows];
+        for (int64_t i = 0; i < count; ++i) sums[i] = value(first + i, t);
+        finish_rows(call, m + t, sums, weight.out_scales, weight.dtype, first, first + count);
+      }
+    }
+  });
+}
+
+// In fp32, `block` tokens at a time: 1, or the lanes of a vector.
+lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, int64_t block);
+
+// In fixed point: token by token, or in blocks of tokens, with the same result. For CodebookKernels that have
+// them.
+lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call);
+lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& call);
+
+}  // namespace lowbit::codebook
