@@ -78,7 +78,7 @@ def test_batches_meet_the_best_rival():
 def test_many_tokens_meet_unpacking():
     """Every family has a claim: none can be slower than unpacking unnoticed."""
     names = [entry.name for entry in ours.FAMILIES]
-    lines = {name: 100.0 for name in names} | {unpacked.name(name): 200.0 for name in names[:-1]}
+    lines = dict.fromkeys(names, 100.0) | {unpacked.name(name): 200.0 for name in names[:-1]}
     found = [
         each
         for each in claims([run(512, **lines, **{unpacked.name(names[-1]): 90.0})])
