@@ -75,7 +75,7 @@ def codebook_linear(
     if weight.dim() != dims:
         raise ShapeError("wrong shape of 'weight'", found=list(weight.shape), allowed=f"{dims} dimensions")
     if labels is not None:
-        rows = _check_channel(weight, labels, axis, low_rank_out, low_rank_in, in_features)
+        rows = check_channel(weight, labels, axis, low_rank_out, low_rank_in, in_features)
         check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
         operator, name = _operator("channel", x, backend)
         if name in ("cuda", "triton") and axis == 1:
@@ -88,7 +88,7 @@ def codebook_linear(
         check_width(weight.shape[2], in_features)
         check_tensor("tables", tables, (rows, 2 ** weight.shape[0]))
         outliers = (outlier_offsets, outlier_columns, outlier_values)
-        _check_outliers(*outliers, rows)
+        check_outliers(*outliers, rows)
         operator, name = _operator("scalar", x, backend)
         if name == "cuda":
             weight = cuda.repack_scalar(weight, tables, in_features)
@@ -115,7 +115,7 @@ def codebook_linear(
     return operator(x, weight, codebooks, out_scales, bias, in_features, code)
 
 
-def _check_channel(
+def check_channel(
     weight: Tensor,
     labels: Tensor,
     axis: int,
@@ -123,7 +123,7 @@ def _check_channel(
     low_rank_in: Tensor | None,
     in_features: int,
 ) -> int:
-    """out_features, if shapes and dtypes fit."""
+    """out_features, if shapes and dtypes fit; labels are one per channel."""
     if axis not in (0, 1):
         raise ValueRangeError(
             "unsupported axis", found=axis, allowed="0 (output channels), 1 (input channels)"
@@ -142,9 +142,10 @@ def _check_channel(
     return rows
 
 
-def _check_outliers(
+def check_outliers(
     offsets: Tensor | None, columns: Tensor | None, values: Tensor | None, out_features: int
 ) -> None:
+    """Raise a typed error unless these are the three tensors of a matrix in CSR form, or none."""
     if len({tensor is None for tensor in (offsets, columns, values)}) != 1:
         raise FormatError(
             "outliers are incomplete", allowed="outlier_offsets, outlier_columns and outlier_values, or none"

@@ -82,7 +82,7 @@ def signs_linear(
         check_width(weight.shape[1], in_features)
         check_tensor("weight", weight, weight.shape, (torch.uint8,))
         check_groups("scales", scales, rows, in_features, group_size)
-    _check_mix(router, in_scales, out_scales, len(parts), in_features, rows)
+    check_mix(router, in_scales, out_scales, len(parts), in_features, rows)
     check_tensor("bias", bias, (rows,), FLOAT_DTYPES)
     name = choose("signs", x.device.type, x.dtype, backend)
     if tiled and name == "torch":
@@ -121,7 +121,7 @@ def _out_features(
     return rows
 
 
-def _check_mix(
+def check_mix(
     router: Tensor | None,
     in_scales: Tensor | None,
     out_scales: Tensor | None,
