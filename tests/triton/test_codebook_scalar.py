@@ -12,6 +12,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from lowbit.backends import triton_codebook_layout, triton_layout
 from lowbit.formats import CodebookScalar, prepare_activations
 from lowbit.triton_kernels.codebook.permute import bytes_of, permute_bytes
 from torch import Tensor
@@ -121,6 +122,25 @@ def test_strides() -> None:
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 256), (3, 1031)])
 def test_restored(bits: int, n: int, k: int) -> None:
     codebook.check_restored(make("outliers", n, k, bits=bits))
+
+
+def test_rows_are_restored_alone_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = make("scalar", 9, 300, bits=3)
+    whole, metadata = layer.runtime(None), layer.packed.metadata()
+    unpacked: list[int] = []
+
+    def unpack(lines: Tensor, bits: int) -> Tensor:
+        unpacked.append(lines.shape[0])
+        return original(lines, bits)
+
+    original = triton_codebook_layout._unpack_field
+    monkeypatch.setattr(triton_codebook_layout, "_unpack_field", unpack)
+    triton_codebook_layout.rows(whole, metadata, torch.tensor([4, 2]))
+    assert unpacked == [2]
+    monkeypatch.setattr(triton_layout, "_CHUNK_CODES", 4 * 300)
+    assert torch.equal(layer.runtime(None)["weight"], whole["weight"])
+    codebook.check_restored(layer)
+    assert unpacked == [2, 4, 4, 4, 1]
 
 
 @triton.jit

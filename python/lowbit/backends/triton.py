@@ -92,7 +92,7 @@ class TritonBackend:
 
     def rows(self, tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
         if metadata["kind"] not in KINDS_OF_BITS:
-            return packed_format(self.restore(tensors, metadata), metadata)._expand(ids)
+            return triton_codebook_layout.rows(tensors, metadata, ids)
         bits = rows_of_bits(tensors["weight"], int(metadata["in_features"]), ids)
         some = dict(tensors) | {"weight": bits if metadata["kind"] == "planes" else bits[0]}
         for name in ("scales", "offsets"):

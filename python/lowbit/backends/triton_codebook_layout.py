@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lowbit.backends.base import Tensors
+from lowbit.backends.base import Tensors, packed_format
 from lowbit.backends.cuda import order_labels
+from lowbit.backends.triton_layout import rows_at_a_time
 from lowbit.formats.base import Metadata
 from lowbit.formats.bits import pack_codes, unpack_codes
 from lowbit.formats.codebook import label_dtype
@@ -85,6 +86,21 @@ def restore(tensors: Tensors, metadata: Metadata) -> Tensors:
     return canonical
 
 
+def rows(tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
+    """Dequantised rows `ids` of the weight, float32 [n, in_features]; no others are restored.
+
+    But where a scalar codebook has outliers, which say by their places of which row they are.
+    """
+    kind, some = str(metadata["kind"]), dict(tensors)
+    if kind == "codebook_scalar" and "outlier_values" not in tensors:
+        some |= {name: tensors[name][ids] for name in ("weight", "tables")}
+    elif kind == "codebook_vector":
+        some |= {"weight": tensors["weight"][:, ids], "out_scales": tensors["out_scales"][ids]}
+    else:
+        return packed_format(restore(tensors, metadata), metadata)._expand(ids)
+    return packed_format(restore(some, metadata), metadata)._expand(torch.arange(len(ids), device=ids.device))
+
+
 def lay_out_vector(codes: Tensor, in_features: int, vector_size: int) -> Tensor:
     """Canonical codes [M, N, ceil(K/v)] with padded rows."""
     return pad(codes, (0, padded_positions(in_features, vector_size) - codes.shape[2]))
@@ -97,6 +113,12 @@ def restore_vector(codes: Tensor, in_features: int, vector_size: int) -> Tensor:
 
 def lay_out_scalar(planes: Tensor, tables: Tensor, in_features: int) -> Tensor:
     """Canonical planes, uint8 [B, N, ceil(K/8)], and tables [N, 2^B] to int32 [N, 8 (head + B S)]."""
+    step = rows_at_a_time(in_features)
+    some = zip(planes.split(step, dim=1), tables.split(step), strict=True)
+    return torch.cat([_lay_out_rows(*own, in_features) for own in some])
+
+
+def _lay_out_rows(planes: Tensor, tables: Tensor, in_features: int) -> Tensor:
     bits, out_features = planes.shape[:2]
     superblocks = superblocks_of(in_features)
     codes = unpack_codes(planes, in_features)
@@ -113,6 +135,11 @@ def lay_out_scalar(planes: Tensor, tables: Tensor, in_features: int) -> Tensor:
 def restore_scalar(weight: Tensor, entries: int, in_features: int) -> Tensor:
     """The canonical planes back, uint8 [B, N, ceil(K/8)], of tables with `entries` = 2^B values."""
     bits = entries.bit_length() - 1
+    some = weight.split(rows_at_a_time(in_features))
+    return torch.cat([_restore_rows(own, bits, in_features) for own in some], dim=1)
+
+
+def _restore_rows(weight: Tensor, bits: int, in_features: int) -> Tensor:
     lines = weight[:, LINE_WORDS * head_lines(bits) :].unflatten(1, (-1, bits, LINE_WORDS))
     low = min(bits, TABLE_BITS)
     codes = _unpack_field(lines[:, :, :low], low)

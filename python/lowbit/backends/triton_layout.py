@@ -35,7 +35,7 @@ from lowbit.formats.bits import pack_codes, unpack_codes
 BLOCK_BYTES = 128
 SPAN_INPUTS = 8 * BLOCK_BYTES  # of a block of one-bit digits, the widest
 _SIGN_BIT = 0x80
-_CHUNK_CODES = 1 << 24  # codes that are unpacked at a time
+_CHUNK_CODES = 1 << 24
 
 
 def digit_blocks(in_features: int, width: int) -> int:
@@ -46,6 +46,11 @@ def digit_blocks(in_features: int, width: int) -> int:
 def row_blocks(in_features: int, widths: Sequence[int]) -> int:
     """R: blocks of a row."""
     return sum(digit_blocks(in_features, width) for width in widths)
+
+
+def rows_at_a_time(in_features: int) -> int:
+    """Rows whose codes are unpacked together, so that a large layer takes little memory besides its own."""
+    return max(1, _CHUNK_CODES // in_features)
 
 
 def spare_blocks(widths: Sequence[int]) -> int:
@@ -61,8 +66,8 @@ def lay_out_bits(planes: Tensor, in_features: int, one_bit_digits: bool = False)
     planes = planes if planes.dim() == 3 else planes.unsqueeze(0)
     bits = planes.shape[0]
     widths = digit_widths(bits, bits if one_bit_digits else 0)
-    step = max(1, _CHUNK_CODES // in_features)
-    parts = [_pack_rows(part, in_features, widths) for part in planes.split(step, dim=1)]
+    some = planes.split(rows_at_a_time(in_features), dim=1)
+    parts = [_pack_rows(part, in_features, widths) for part in some]
     rows = torch.cat(parts).reshape(-1, BLOCK_BYTES)
     spare = spare_blocks(widths)
     filling = spare + -(rows.shape[0] + spare) % (bits * len(widths))
@@ -80,8 +85,8 @@ def rows_of_bits(blocks: Tensor, in_features: int, ids: Tensor) -> Tensor:
     row_size = row_blocks(in_features, widths)
     flat = blocks.reshape(-1, BLOCK_BYTES)
     rows = flat[: flat.shape[0] // row_size * row_size].reshape(-1, row_size, BLOCK_BYTES)
-    step = max(1, _CHUNK_CODES // in_features)
-    parts = [_unpack_rows(rows[some], in_features, widths) for some in ids.split(step)]
+    split = ids.split(rows_at_a_time(in_features))
+    parts = [_unpack_rows(rows[some], in_features, widths) for some in split]
     return torch.cat(parts, dim=1)
 
 
