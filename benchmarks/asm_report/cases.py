@@ -23,7 +23,7 @@ class Case:
         products_per_weight: byte products that one weight takes for each column.
         columns: activation vectors multiplied side by side.
         bits: read per weight; None where a loop reads codes that were expanded before.
-        product: opcode counted as a product; None: the byte product of the instruction set.
+        product: how opcodes counted as products begin; None: the byte product of the instruction set.
     """
 
     title: str
@@ -73,7 +73,7 @@ def _expanded(isa: str, columns: int) -> Case:
     return Case(f"expanded codes, {columns} columns", pattern, _ISA[isa], columns=columns)
 
 
-def _lookup(isa: str, lookup: str, columns: int, products_per_weight: float) -> Case:
+def _lookup(isa: str, lookup: str, columns: int, products_per_weight: float = 1 / 2) -> Case:
     loop = r"tile\(" if columns == 1 else f"group<{columns}, 1>"
     return Case(
         f"1 plane by look-up, {columns} token{'s' * (columns > 1)}, fast",
@@ -82,7 +82,7 @@ def _lookup(isa: str, lookup: str, columns: int, products_per_weight: float) -> 
         products_per_weight,
         columns,
         bits=1,
-        product="vpermb" if isa == "Avx512" else "vbroadcasti128",
+        product="vperm" if isa == "Avx512" else "vbroadcasti128",
     )
 
 
@@ -102,9 +102,11 @@ CASES = (
     _bits("Avx512", 1, 1, 2),
     *(_expanded("Avx512", columns) for columns in (1, 6)),
     *(_scalar(bits) for bits in (2, 3, 4)),
-    *(_lookup("Avx512", "Lookup512", columns, 1 / 2) for columns in (1, 2)),
+    _lookup("Avx512", "::Lookup512", 1),
+    # Three look-ups for 32 words of 16 inputs.
+    *(_lookup("Avx512", "WordLookup512", columns, 3 / 8) for columns in (2, 8)),
     *(
-        _lookup(isa, f"Lookup256<lowbit::isa::{isa}>", columns, 1 / 2)
+        _lookup(isa, f"Lookup256<lowbit::isa::{isa}>", columns)
         for isa in ("AvxVnni", "Avx2")
         for columns in (1, 2)
     ),
@@ -129,7 +131,7 @@ def find(cases: Sequence[Case], library: Iterable[Function]) -> list[Loop]:
 
 def _loop(case: Case, body: Sequence[Instruction]) -> Loop | None:
     product = case.product or BYTE_PRODUCT[case.isa]
-    products = sum(item.opcode == product for item in body)
+    products = sum(item.opcode.startswith(product) for item in body)
     if products == 0:
         return None
     bytes_ = products * VECTOR_BYTES[case.isa]

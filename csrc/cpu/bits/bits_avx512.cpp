@@ -1,6 +1,7 @@
 #include "cpu/bits/bits.h"
 #include "cpu/bits/bits_kernel.h"
 #include "cpu/bits/lookup512.h"
+#include "cpu/bits/lookup_words512.h"
 #include "cpu/isa/avx512.h"
 
 namespace lowbit {
@@ -8,13 +9,14 @@ namespace {
 
 using Table = BitsTable<isa::Avx512>;
 using Lookups = LookupProduct<Lookup512>;
+using WordLookups = LookupProduct<WordLookup512>;
 
 // Where looking one plane up beats multiplying its bits, in us for 4096 x 4096 on two Zen 4 cores, weights
 // cold (the two figures of a column are of one run):
 //
 //   columns                   1      2      4      8     16    512 (scales by 128)
-//   byte products          69.2   98.9    203    354    718    24,800
-//   look-ups               70.5   83.6    163    334    629    21,200
+//   byte products          69.2    115    196    360    735    24,100
+//   look-ups               70.5     78    126    216    448    14,300
 //
 // Memory decides the time of a single column; from the caches it takes 56 and 44 us. There each thread makes
 // tables once, which costs what a few tiles save (medians of one run, N x 4096, cold and warm):
@@ -22,8 +24,8 @@ using Lookups = LookupProduct<Lookup512>;
 //   tiles a thread              4           8          16          32          64
 //   look-ups / products   1.00  0.91  0.98  0.84  1.00  0.80  1.01  0.79  1.00  0.78
 constexpr int64_t kPayingTiles = 4;
-// Tables of several columns are made for the tiles of one call, and for one tile alone cost more than they
-// save.
+// Tables of several columns are made for the tiles of one call. For one tile they cost more than they save;
+// for two 0.93 times the products at two columns and 1.05 at more, for four 0.78 to 0.86.
 constexpr int64_t kLookupTiles = 2;
 
 bool by_lookup(int active_planes, int64_t columns) {
@@ -32,15 +34,15 @@ bool by_lookup(int active_planes, int64_t columns) {
 
 void product(const lowbit_bits& weight, int active_planes, const Columns& x, const Epilogue& epilogue,
              int64_t tile_begin, int64_t tile_end) {
-  if (x.tables != nullptr ||
-      (by_lookup(active_planes, x.tokens * x.per_token) && tile_end - tile_begin >= kLookupTiles)) {
-    return Lookups(weight, x, epilogue).tiles(tile_begin, tile_end);
+  if (x.tables != nullptr) return Lookups(weight, x, epilogue).tiles(tile_begin, tile_end);
+  if (by_lookup(active_planes, x.tokens * x.per_token) && tile_end - tile_begin >= kLookupTiles) {
+    return WordLookups(weight, x, epilogue).tiles(tile_begin, tile_end);
   }
   Table::product(weight, active_planes, x, epilogue, tile_begin, tile_end);
 }
 
 int64_t least_tiles(int active_planes, int64_t columns) {
-  return by_lookup(active_planes, columns) ? Lookups::kLeastTiles : 1;
+  return by_lookup(active_planes, columns) ? WordLookups::kLeastTiles : 1;
 }
 
 int64_t table_bytes(int active_planes, int64_t columns, int64_t k_blocks, int64_t tiles) {

@@ -29,9 +29,11 @@ struct Lookup256 {
   using Isa = Traits;
   using I32 = typename Isa::I32;
 
+  static constexpr int kColumns = 2;
   static constexpr int kRows = 4;
   static constexpr int64_t kTableBytes = 256;  // [4 c][2 nibbles][2 digits][16]
-  static constexpr int32_t kBias = 8 * 512;    // eight nibbles
+  static constexpr int64_t kStretchBytes = 64 << 10;
+  static constexpr int32_t kBias = 8 * 512;  // eight nibbles
 
   // codes: a block of Columns, [8 j][4 c].
   static LOWBIT_INLINE void build(const int8_t* codes, uint8_t* tables) {
@@ -60,24 +62,30 @@ struct Lookup256 {
   }
 
   // total = before + 2 * sum over up to kSumBlocks blocks of S.
-  template <int kColumns, class Before>
+  template <int kTokens, int kPerToken, class Before, class End>
   static LOWBIT_INLINE void add_blocks(const uint8_t* bits, int64_t ahead, const uint8_t* tables,
-                                       int64_t blocks, const Before& before, I32 (&total)[kRows][kColumns]) {
+                                       int64_t blocks, const Before& before, const End& end) {
+    constexpr int kSums = kTokens * kPerToken;
     const I32 zero = _mm256_setzero_si256();
-    I32 sums[kColumns][2];  // 16 bits, of rows 0..15 and 16..31
+    I32 sums[kSums][2];  // 16 bits, of rows 0..15 and 16..31
     for (auto& sum : sums) sum[0] = sum[1] = zero;
     for (int64_t block = 0; block < blocks; ++block) {
       I32 bytes[4];
       split(bits, ahead, bytes);
       add_block(bytes, tables, sums);
       bits += kBlockBytes;
-      tables += kColumns * kTableBytes;
+      tables += kSums * kTableBytes;
     }
-    for (int c = 0; c < kColumns; ++c) {
-      for (int i = 0; i < 2; ++i) {
-        total[2 * i][c] = Isa::add(before(2 * i, c), _mm256_unpacklo_epi16(sums[c][i], zero));
-        total[2 * i + 1][c] = Isa::add(before(2 * i + 1, c), _mm256_unpackhi_epi16(sums[c][i], zero));
+    for (int t = 0; t < kTokens; ++t) {
+      I32 total[kRows][kPerToken];
+      for (int column = 0; column < kPerToken; ++column) {
+        const int c = t * kPerToken + column;
+        for (int i = 0; i < 2; ++i) {
+          total[2 * i][column] = Isa::add(before(2 * i, c), _mm256_unpacklo_epi16(sums[c][i], zero));
+          total[2 * i + 1][column] = Isa::add(before(2 * i + 1, c), _mm256_unpackhi_epi16(sums[c][i], zero));
+        }
       }
+      end(t, total);
     }
   }
 
@@ -108,11 +116,10 @@ struct Lookup256 {
     bytes[3] = _mm256_unpackhi_epi64(high01, high23);
   }
 
-  template <int kColumns>
-  static LOWBIT_INLINE void add_block(const I32 (&bytes)[4], const uint8_t* tables,
-                                      I32 (&sums)[kColumns][2]) {
+  template <int kSums>
+  static LOWBIT_INLINE void add_block(const I32 (&bytes)[4], const uint8_t* tables, I32 (&sums)[kSums][2]) {
     const I32 nibble = _mm256_set1_epi8(15);
-    I32 low[kColumns], high[kColumns];
+    I32 low[kSums], high[kSums];
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) {
       const I32 index[2] = {_mm256_and_si256(bytes[c], nibble),
@@ -120,7 +127,7 @@ struct Lookup256 {
 #pragma GCC unroll 2
       for (int n = 0; n < 2; ++n) {
 #pragma GCC unroll 4
-        for (int column = 0; column < kColumns; ++column) {
+        for (int column = 0; column < kSums; ++column) {
           const uint8_t* const table = tables + column * kTableBytes + (2 * c + n) * 2 * kDigitBytes;
           add_digit(low[column], index[n], table, c + n == 0);
           add_digit(high[column], index[n], table + kDigitBytes, c + n == 0);
@@ -129,7 +136,7 @@ struct Lookup256 {
     }
     const I32 twice = _mm256_set1_epi16(2 + (64 << 8));  // the digits' weights, doubled
 #pragma GCC unroll 4
-    for (int column = 0; column < kColumns; ++column) {
+    for (int column = 0; column < kSums; ++column) {
       I32* const sum = sums[column];
       sum[0] = _mm256_add_epi16(sum[0],
                                 _mm256_maddubs_epi16(_mm256_unpacklo_epi8(low[column], high[column]), twice));

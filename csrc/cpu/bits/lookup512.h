@@ -1,6 +1,6 @@
-// Look-ups with AVX-512, VBMI and VNNI: vpermb finds 64 sums in one instruction, where a masked byte product
-// multiplies 64 single bits. Its 64 bytes of table serve the four byte positions of a dword, and a dword is
-// cut into two nibbles per byte that need as little shifting as possible:
+// Look-ups for one column with AVX-512, VBMI and VNNI: vpermb finds 64 sums in one instruction, where a
+// masked byte product multiplies 64 single bits. Its 64 bytes of table serve the four byte positions of a
+// dword, and a dword is cut into two nibbles per byte that need as little shifting as possible:
 //
 //   bits of a dword  31 30 | 29 .. 26 | 25 .. 22 | 21 .. 18 | 17 .. 14 | 13 .. 10 | 9 .. 6 | 5 .. 2 | 1 0
 //
@@ -26,6 +26,7 @@ struct Lookup512 {
   using Isa = isa::Avx512;
   using I32 = Isa::I32;
 
+  static constexpr int kColumns = 1;
   static constexpr int kRows = kTileRows / Isa::kLanes;
   static constexpr int64_t kTableBytes = 256;  // two halves of two digits
   static constexpr int32_t kBias = 8 * 512;    // eight nibbles
@@ -54,45 +55,40 @@ struct Lookup512 {
   }
 
   // total = before + 2 * sum over up to kSumBlocks blocks of S.
-  template <int kColumns, class Before>
+  template <int kTokens, int kPerToken, class Before, class End>
   static LOWBIT_INLINE void add_blocks(const uint8_t* bits, int64_t ahead, const uint8_t* tables,
-                                       int64_t blocks, const Before& before, I32 (&total)[kRows][kColumns]) {
-    I32 low[kRows][kColumns], high[kRows][kColumns];
-    for (int r = 0; r < kRows; ++r) {
-      for (int c = 0; c < kColumns; ++c) low[r][c] = high[r][c] = _mm512_setzero_si512();
-    }
+                                       int64_t blocks, const Before& before, const End& end) {
+    static_assert(kTokens == 1 && kPerToken == 1);
+    I32 low[kRows], high[kRows];
+    for (int r = 0; r < kRows; ++r) low[r] = high[r] = _mm512_setzero_si512();
     for (int64_t block = 0; block < blocks; ++block) {
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         prefetch(bits + r * Isa::kLanes * 4 + ahead);
         const I32 w = Isa::load(bits + r * Isa::kLanes * 4);
         const I32 index[2] = {nibbles<0>(w), nibbles<1>(w)};
-#pragma GCC unroll 4
-        for (int c = 0; c < kColumns; ++c) {
-          const uint8_t* table = tables + c * kTableBytes;
-          LOWBIT_FORGET(table);  // operands of the look-ups: kept for all rows they would take registers
+        const uint8_t* table = tables;
+        LOWBIT_FORGET(table);  // operands of the look-ups: kept for all rows
+                               // they would take registers
 #pragma GCC unroll 2
-          for (int half = 0; half < 2; ++half, table += 2 * kVectorBytes) {
-            add_digit(low[r][c], index[half], table);
-            add_digit(high[r][c], index[half], table + kVectorBytes);
-          }
+        for (int half = 0; half < 2; ++half, table += 2 * kVectorBytes) {
+          add_digit(low[r], index[half], table);
+          add_digit(high[r], index[half], table + kVectorBytes);
         }
       }
       bits += kBlockBytes;
-      tables += kColumns * kTableBytes;
+      tables += kTableBytes;
     }
     for (int r = 0; r < kRows; ++r) {
-      for (int c = 0; c < kColumns; ++c) {
-        LOWBIT_KEEP(low[r][c]);
-        LOWBIT_KEEP(high[r][c]);
-      }
+      LOWBIT_KEEP(low[r]);
+      LOWBIT_KEEP(high[r]);
     }
+    I32 total[kRows][1];
     for (int r = 0; r < kRows; ++r) {
-      for (int c = 0; c < kColumns; ++c) {
-        const I32 sum = _mm512_dpbusd_epi32(before(r, c), low[r][c], Isa::set1(0x02020202));
-        total[r][c] = _mm512_dpbusd_epi32(sum, high[r][c], Isa::set1(0x40404040));
-      }
+      const I32 sum = _mm512_dpbusd_epi32(before(r, 0), low[r], Isa::set1(0x02020202));
+      total[r][0] = _mm512_dpbusd_epi32(sum, high[r], Isa::set1(0x40404040));
     }
+    end(0, total);
   }
 
  private:

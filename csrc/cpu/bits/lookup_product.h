@@ -1,18 +1,20 @@
-// The product of one plane by table look-up: four bits select one of 16 sums of four activations.
+// The product of one plane by table look-up: a few bits select one of the sums of so many activations.
 //
 // A `Lookup` says how an instruction set does that:
 //
 //   Isa               its traits
 //   kTableBytes       tables of one column for one block of 32 inputs
+//   kStretchBytes     of tables that meet all tiles before the next inputs
 //   kBias             every sum found is that much too large
 //   build             makes these tables
+//   kColumns          that share what a weight selects with; 1: those whose tables exist
 //   kRows             row vectors that go through a run together
 //   add_blocks        adds twice the sums that up to kSumBlocks blocks find for them to what `before` gives,
-//                     which is asked last: until then all registers are the sums'
+//                     which is asked last: until then all registers are the sums'. The totals of token after
+//                     token go to `end`
 //
-// A table holds 8 times the codes it is made of. Those of a single column are made once for all tiles
-// (build_tables). Of several columns a stretch of inputs, as much as the stack holds of tables, meets up to
-// kGroupTiles tiles before the next stretch.
+// Tables hold 8 or 16 times the codes they are made of. Those of a single column are made once for all tiles
+// (build_tables). Of several columns a stretch of inputs meets up to kGroupTiles tiles before the next one.
 #pragma once
 
 #include <cstdint>
@@ -52,14 +54,14 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
       for (int64_t tile = begin; tile < end; ++tile) this->tile(tile);
       return;
     }
-    for (int64_t tile = begin; tile < end; tile += kGroupTiles) {
-      const int64_t count = smaller(kGroupTiles, end - tile);
-      int64_t token = 0;
-      if (x_.per_token == 2) {
-        for (; token < x_.tokens; ++token) group<1, 2>(tile, count, token);
-      } else {
-        for (; token + 2 <= x_.tokens; token += 2) group<2, 1>(tile, count, token);
-        if (token < x_.tokens) group<1, 1>(tile, count, token);
+    if constexpr (Lookup::kColumns > 1) {
+      for (int64_t tile = begin; tile < end; tile += kGroupTiles) {
+        const int64_t count = smaller(kGroupTiles, end - tile);
+        if (x_.per_token == 2) {
+          groups<Lookup::kColumns / 2, 2>(tile, count, 0);
+        } else {
+          groups<Lookup::kColumns, 1>(tile, count, 0);
+        }
       }
     }
   }
@@ -79,13 +81,12 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
 
   static constexpr int64_t kLineBytes = 64;
   static constexpr int64_t kGroupTiles = kLeastTiles;
-  static constexpr int64_t kStretchBytes = 64 << 10;  // of tables
   static constexpr int kRows = Lookup::kRows;
   static constexpr int kPassRows = kRows * Isa::kLanes;
 
   template <int kColumns>
   struct State {
-    alignas(64) uint8_t tables[kStretchBytes];  // [blocks][columns][kTableBytes]
+    alignas(64) uint8_t tables[Lookup::kStretchBytes];  // [blocks][columns][kTableBytes]
     float acc[kGroupTiles][kColumns][kTileRows];
     int32_t partial[kGroupTiles][kColumns][kTileRows];  // of a run that goes on in the next stretch
   };
@@ -99,10 +100,19 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
     finish(tile, 0, TileScales(*this, tile), acc[0]);
   }
 
+  // Tokens from `token` on, kTokens at a time; of the rest half as many, and so on.
+  template <int kTokens, int kPerToken>
+  void groups(int64_t first_tile, int64_t count, int64_t token) const {
+    for (; token + kTokens <= x_.tokens; token += kTokens) {
+      group<kTokens, kPerToken>(first_tile, count, token);
+    }
+    if constexpr (kTokens > 1) groups<kTokens / 2, kPerToken>(first_tile, count, token);
+  }
+
   template <int kTokens, int kPerToken>
   LOWBIT_NOINLINE void group(int64_t first_tile, int64_t count, int64_t first_token) const {
     constexpr int kColumns = kTokens * kPerToken;
-    constexpr int64_t kStretch = kStretchBytes / (kColumns * Lookup::kTableBytes);
+    constexpr int64_t kStretch = Lookup::kStretchBytes / (kColumns * Lookup::kTableBytes);
     State<kColumns> state;
     for (int64_t tile = 0; tile < count; ++tile) {
       for (auto& token : state.acc[tile]) {
@@ -166,18 +176,20 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
         const auto before = [&](int r, int c) LOWBIT_LAMBDA_INLINE {
           return starts ? Isa::set1(start[c]) : Isa::load(partial[c] + row + r * Isa::kLanes);
         };
-        I32 total[kRows][kColumns];
-        Lookup::add_blocks(bits + row * 4, distance, tables, blocks, before, total);
-        if (ends) {
-          for (int t = 0; t < kTokens; ++t) {
-            run_end.template add<kPerToken>(total, t * kPerToken, x_sums + t * kPerToken,
+        const auto end = [&](int t, const I32(&total)[kRows][kPerToken]) LOWBIT_LAMBDA_INLINE {
+          if (ends) {
+            run_end.template add<kPerToken>(total, 0, x_sums + t * kPerToken,
                                             x_scales[t * x_groups_ + run.x_index()], row, acc[t]);
+          } else {
+            for (int r = 0; r < kRows; ++r) {
+              for (int i = 0; i < kPerToken; ++i) {
+                Isa::store(partial[t * kPerToken + i] + row + r * Isa::kLanes, total[r][i]);
+              }
+            }
           }
-        } else {
-          for (int r = 0; r < kRows; ++r) {
-            for (int c = 0; c < kColumns; ++c) Isa::store(partial[c] + row + r * Isa::kLanes, total[r][c]);
-          }
-        }
+        };
+        Lookup::template add_blocks<kTokens, kPerToken>(bits + row * 4, distance, tables, blocks, before,
+                                                        end);
       }
       if (ends) run.next();
       block += blocks;
