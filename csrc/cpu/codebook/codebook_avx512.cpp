@@ -136,12 +136,18 @@ struct Vectors : isa::Avx512 {
 
 constexpr int32_t kQuadLanes = 4;
 
-// Four rows at a time or one: whichever takes fewer cycles (of the look-ups and products, which bind).
+// One row at a time, in chunks of 512 inputs, or four with 128 inputs of each. In us, 512 rows of 3 bits on
+// one Zen 4 core:
+//
+//   inputs                 256    384    640    768   1024   1152   1536   2048
+//   one row, 1 token      11.2   11.2   18.7   18.7   17.9   24.8   24.3   31.0
+//   four rows              9.1   11.6   16.6   19.1   24.0   26.5   33.9   43.9
+//   one row, 4 tokens     24.7   30.0   42.8   42.8   41.4   59.2   57.6   74.0
+//   four rows             15.3   20.4   30.5   35.5   45.5   50.4   65.4   85.7
 int32_t digit_lanes(int64_t in_features, int32_t bits) {
   if (bits > 4) return Vectors::kLanes;
-  const int64_t one = 30 + 31 * ((in_features + 511) / 512);
-  const int64_t four = 35 + 38 * ((in_features + 127) / 128);
-  return four < 4 * one ? kQuadLanes : Vectors::kLanes;
+  const int64_t chunks = (in_features + 511) / 512, groups = (in_features + 127) / 128;
+  return groups <= 3 * chunks ? kQuadLanes : Vectors::kLanes;
 }
 
 void tables_digits(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,

@@ -68,11 +68,20 @@ struct TablesKernel {
     return static_cast<const uint8_t*>(weight.tables) + (n << kBits) * dtype_size(weight.tables_dtype);
   }
 
-  template <int kTokens>
-  static void digits_block(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,
-                           int64_t n, int64_t m) {
+  struct DigitTables {
     typename V::template Digits<kBits> digits;
-    const float step = digits.build(table(weight, n), weight.tables_dtype);
+    float step;
+
+    LOWBIT_INLINE void build(const lowbit_codebook_scalar& weight, int64_t n) {
+      step = digits.build(table(weight, n), weight.tables_dtype);
+    }
+  };
+
+  template <int kTokens>
+  static LOWBIT_INLINE void digits_block(const lowbit_codebook_scalar& weight, const DigitTables& tables,
+                                         const ChunkedCodes& x, const Sums& sums, int64_t n, int64_t m) {
+    const typename V::template Digits<kBits> digits = tables.digits;
+    const float step = tables.step;
     const Row bits = row(weight, n);
     const int64_t code_stride = x.chunks * kChunkInputs;
     const int64_t scale_stride = x.chunks * V::kLanes;
@@ -165,6 +174,20 @@ struct TablesKernel {
     }
   }
 
+  // Never inlined, so that profiles can name its loop.
+  template <int kTokens>
+  static LOWBIT_NOINLINE void digits_rows(const lowbit_codebook_scalar& weight, const ChunkedCodes& x,
+                                          const Sums& sums, int64_t begin, int64_t end, int64_t m) {
+    // A row's tables, a long chain of dependences, are made beside the products of the row before it.
+    DigitTables next;
+    next.build(weight, begin);
+    for (int64_t n = begin; n < end; ++n) {
+      const DigitTables tables = next;
+      if (n + 1 < end) next.build(weight, n + 1);
+      digits_block<kTokens>(weight, tables, x, sums, n, m);
+    }
+  }
+
   static void digits(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,
                      int64_t begin, int64_t end) {
     // The planes of so many rows stay in the second level cache while block after block of tokens, whose
@@ -174,11 +197,9 @@ struct TablesKernel {
       const int64_t last = first + kRunRows < end ? first + kRunRows : end;
       int64_t m = 0;
       for (; m + V::kTableTokens <= x.tokens; m += V::kTableTokens) {
-        for (int64_t n = first; n < last; ++n) digits_block<V::kTableTokens>(weight, x, sums, n, m);
+        digits_rows<V::kTableTokens>(weight, x, sums, first, last, m);
       }
-      for (; m < x.tokens; ++m) {
-        for (int64_t n = first; n < last; ++n) digits_block<1>(weight, x, sums, n, m);
-      }
+      for (; m < x.tokens; ++m) digits_rows<1>(weight, x, sums, first, last, m);
     }
   }
 
