@@ -108,33 +108,28 @@ def test_split_of_a_row_does_not_depend_on_the_tokens(
 
 
 def test_rows_share_columns_where_there_are_many(device: Device) -> None:
-    """Every block reads all columns of its inputs, so with many of them blocks take more rows, and leave
-    inputs to others rather than multiprocessors without work."""
-    for gpu in ("A100", "H100"):
-        found = [plan(device, (8192, 8192), tokens=tokens, gpu=gpu) for tokens in (2, 4, 8)]
-        row_warps = [one["row_warps"] for one in found]
-        assert row_warps == sorted(row_warps)
-        assert row_warps[-1] >= 4
-        assert found[0]["splits"] == 1
-        assert found[-1]["blocks"] >= 0.75 * GPUS[gpu].multiprocessors
-    assert found[-1]["splits"] > 1
-
-
-# Bytes a multiprocessor must have under way for 85 % of the bandwidth: bandwidth * latency / multiprocessors.
-# A B200 needs 37 KB, which no warp that fetches 2 KB ahead gives it.
-UNDER_WAY = {"A100": 10_400, "A10": 3_600, "RTX 4090": 3_300, "H100": 15_100, "RTX 5090": 5_400}
+    """Every block reads all columns of its inputs, so with many of them blocks take more rows, and rather
+    leave inputs to others than multiprocessors without work. Bytes through the second-level cache, which it
+    delivers 1.7 times as fast as memory (2.2 times on an A100), must not keep memory below 80 %."""
+    size = 8192
+    for gpu, rate in (("A100", 2.2), ("H100", 1.7)):
+        for tokens in (2, 4, 8):
+            found = plan(device, (size, size), tokens=tokens, gpu=gpu)
+            weight = size * size / 8
+            columns = found["blocks"] / found["splits"] * found["columns"] * size
+            assert weight + columns <= rate / 0.8 * weight
+            assert tokens == 8 or found["splits"] == 1
+        assert found["blocks"] >= 0.75 * GPUS[gpu].multiprocessors
+    assert found["splits"] > 1
 
 
 @pytest.mark.parametrize("shape", [(4096, 4096), (14336, 4096), (4096, 14336), (8192, 28672)], ids=str)
-@pytest.mark.parametrize("gpu", UNDER_WAY)
-def test_large_layers_fill_the_gpu(device: Device, gpu: str, shape: tuple[int, int]) -> None:
-    """Warps are enough to keep memory busy, and no multiprocessor has more than twice its share."""
+@pytest.mark.parametrize("gpu", GPUS)
+def test_no_multiprocessor_has_twice_its_share(device: Device, gpu: str, shape: tuple[int, int]) -> None:
+    """Of a large layer's rows. That warps are enough to keep memory busy is tested in test_partitions.py."""
     multiprocessors = GPUS[gpu].multiprocessors
     for bits in (1, 2, 4):
         found = plan(device, shape, bits=bits, group_size=128, precision="fast", gpu=gpu)
-        warps = found["blocks"] * found["row_warps"] * found["input_warps"] / multiprocessors
-        all_of_it = shape[0] * shape[1] // 8 / multiprocessors
-        assert min(warps, 16) * 2048 >= min(UNDER_WAY[gpu], all_of_it), found
         rows = found["row_warps"] * 16 / found["splits"]
         assert -(-found["blocks"] // multiprocessors) * rows * multiprocessors <= 2 * shape[0]
 

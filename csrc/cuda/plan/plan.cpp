@@ -1,9 +1,10 @@
 #include "cuda/plan/plan.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "cuda/bits/gemv.h"
-#include "cuda/plan/architectures.h"
+#include "cuda/plan/cost.h"
 #include "cuda/plan/json.h"
 
 namespace lowbit::cuda {
@@ -12,22 +13,13 @@ namespace {
 constexpr int64_t kPassColumns = 16;  // of a GEMV: B columns that share one reading of the weight
 constexpr int64_t kGemmColumns = 64;
 constexpr int64_t kGemmTokens = 256;  // beyond, the weight is expanded once for all of them; not yet measured
-constexpr int64_t kTileColumns = 8;
-constexpr int32_t kMaxSplits = 16;  // of the inputs over blocks
+constexpr int64_t kMaxSplits = 16;    // of the inputs over blocks
 
-// Memory answers after about 700 ns. To keep 3.35 TB/s busy that long, each of 132 multiprocessors must have
-// 18 KB under way; a third more for newer memory and for what the loads of a loop leave idle.
-constexpr double kBytesUnderWay = 24 << 10;
-constexpr double kResidentWarps = 8;  // of a multiprocessor, at up to 255 registers a thread
-// One multiprocessor can read twice its share of what memory delivers to all; with 16 columns the tensor
-// cores multiply 1.25 times that share of one-bit weights.
-constexpr double kSpareRate = 2;
-constexpr double kSpareMultiplies = 20;  // columns
 // Shared memory of a block on every target, less what the system takes.
 constexpr int64_t kSharedBytes = 96 << 10;
-// What rows whose sums depend on the split are split for: four tokens at `high`. A finer split keeps more
-// bytes under way at one token, a coarser one leaves more warps to share the columns of a full pass.
-constexpr int64_t kTypicalTokens = 4;
+// What rows whose sums depend on the split are split for: for all of them the product of their times is
+// least.
+constexpr int64_t kTypicalTokens[] = {1, 4, 8, 16};
 
 // Rows that are expanded at a time: as many as give the caller's matrix product two tiles of its result,
 // 128 x 128, for every multiprocessor, so that its last turn costs little; and no more than fit this memory.
@@ -39,99 +31,57 @@ int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-// A GEMV as the choice of its partition sees it.
-struct Product {
-  const Layer& layer;
-  bool grouped;
-  bool b1;
-  int32_t per_token;  // columns
-  int64_t tokens;     // of a pass
-  int64_t multiprocessors;
-  const Architecture& architecture;
-
-  int64_t spans() const { return ceil_div(layer.in_features, kSpanInputs); }
-  int64_t row_tiles(const Partition& partition) const {
-    return b1 ? partition.row_warps : shape(partition).row_tiles;
-  }
-  GemvShape shape(const Partition& partition) const {
-    return gemv_shape(layer, grouped, per_token, tokens, partition);
-  }
-  // The same for every number of tokens where the split of a row is.
-  int64_t shared_bytes(const Partition& partition) const {
-    if (b1) return 0;
-    const int64_t most = grouped ? kPassColumns / per_token : tokens;
-    return gemv_shape(layer, grouped, per_token, most, partition).shared_bytes;
-  }
+struct Choice {
+  Partition partition{};
+  double cost = std::numeric_limits<double>::infinity();
 };
 
-// Time of a product, in units of what a multiprocessor takes for one superblock of one-bit digits at its
-// share of the memory's rate: all of them together wait for memory, or for the second-level cache, through
-// which each block reads the columns of its inputs once for all its rows, or the one with most blocks for
-// itself. Splitting inputs inside a block costs a barrier and sums, about a quarter of a unit for each warp;
-// where blocks share rows they write their sums, count, and the last one reads them, about a microsecond.
-double cost_of(const Partition& partition, const Product& product) {
-  const Layer& layer = product.layer;
-  const int64_t tiles = product.row_tiles(partition);
-  const int64_t blocks = row_blocks(layer, tiles) * partition.splits;
-  const int64_t spans = ceil_div(product.spans(), partition.splits);
-  const int64_t rounds = ceil_div(spans, partition.input_warps);
-  const auto of_block = static_cast<double>(tiles * rounds * partition.input_warps);
-  const double of_each = static_cast<double>(blocks) / static_cast<double>(product.multiprocessors);
-  const auto of_busiest = static_cast<double>(ceil_div(blocks, product.multiprocessors));
-
-  const double warp_tiles = static_cast<double>(tiles) / partition.row_warps;
-  const double warps = std::min(of_each * partition.row_warps * partition.input_warps, kResidentWarps);
-  const double under_way = warps * warp_tiles * kSuperblockBytes;
-  const double memory = of_each * of_block * std::max(1.0, kBytesUnderWay / under_way);
-
-  const auto columns = static_cast<double>(product.tokens * product.per_token);
-  const auto unit_bytes = static_cast<double>(layer.active * kSuperblockBytes);
-  const double column_bytes = columns * kSpanInputs / (product.b1 ? 8 : 1);
-  double cached = of_block + static_cast<double>(spans) * column_bytes / unit_bytes;
-  if (partition.splits > 1) {
-    const auto sums = static_cast<double>(tiles * kRowTile * product.tokens * int64_t{sizeof(int32_t)});
-    cached += 2 * sums / unit_bytes;  // written and read
-  }
-  const double spare = product.b1 ? kSpareRate : std::min(kSpareRate, kSpareMultiplies / columns);
-  return std::max(
-             {memory, of_each * cached / product.architecture.cache_rate, of_busiest * of_block / spare}) +
-         0.25 * partition.input_warps + (partition.splits > 1 ? product.architecture.arrival : 0.0);
+// The same for every number of tokens where the split of a row is.
+bool fits_shared(const Product& product, const Partition& partition) {
+  if (product.b1) return true;
+  const int64_t most = product.grouped ? kPassColumns / product.per_token : product.tokens;
+  return gemv_shape(product.layer, product.grouped, product.per_token, most, partition).shared_bytes <=
+         kSharedBytes;
 }
 
-// The partition of least cost; among equals the one with fewest splits of a row, then the smallest block.
-// `given`: null, or whose split of a row to keep.
-Partition least_cost(const Product& product, const Partition* given) {
-  const int64_t spans = product.spans();
-  Partition best{0, 1, 1};
-  double least = 0;
-  const int32_t most_splits =
-      product.b1 ? 1 : static_cast<int32_t>(std::min<int64_t>(kMaxSplits, ceil_div(spans, 2)));
-  for (int32_t splits = 1; splits <= most_splits; ++splits) {
-    for (int32_t input_warps = 1; input_warps <= kMaxWarps && input_warps * splits <= spans;
-         input_warps *= 2) {
-      if (given != nullptr && (given->splits != splits || given->input_warps != input_warps)) continue;
-      for (int32_t row_warps = 1; row_warps * input_warps <= kMaxWarps; ++row_warps) {
-        const Partition candidate{row_warps, input_warps, splits};
-        if (product.shared_bytes(candidate) > kSharedBytes) continue;
-        const double cost = cost_of(candidate, product);
-        if (best.row_warps == 0 || cost < least) {
-          best = candidate;
-          least = cost;
-        }
-      }
-    }
+// Rows of least cost for a split of the inputs; among equals the smallest block.
+Choice choose_rows(const Product& product, int32_t input_warps, int32_t splits) {
+  Choice best;
+  for (int32_t row_warps = 1; row_warps * input_warps <= kMaxWarps; ++row_warps) {
+    const Partition candidate{row_warps, input_warps, splits};
+    if (!fits_shared(product, candidate)) continue;
+    const double cost = cost_of(product, candidate);
+    if (cost < best.cost) best = {candidate, cost};
   }
   return best;
 }
 
+// The partition of least cost; among equals the one with fewest splits of a row, then the smallest block.
 // Whole rows have integer sums, which no split changes. Elsewhere a result depends on how its row is split,
 // so the number of tokens has no part in that; how many rows share the columns is free.
 Partition choose_partition(const Product& product) {
-  if (!product.grouped) return least_cost(product, nullptr);
-  Product typical = product;
-  typical.tokens = kTypicalTokens * 2 / product.per_token;
-  const Partition split = least_cost(typical, nullptr);
-  return least_cost(product, &split);
+  const int64_t spans = ceil_div(product.layer.in_features, kSpanInputs);
+  const int64_t most_splits = product.b1 ? 1 : std::min(kMaxSplits, ceil_div(spans, 2));
+  Choice best;
+  for (int32_t splits = 1; splits <= most_splits; splits *= 2) {
+    for (int32_t input_warps = 1; input_warps <= kMaxWarps && input_warps * splits <= spans;
+         input_warps *= 2) {
+      Choice choice;
+      if (product.grouped) {
+        choice = {{1, input_warps, splits}, 1};
+        Product typical = product;
+        for (const int64_t tokens : kTypicalTokens) {
+          typical.tokens = tokens;
+          choice.cost *= choose_rows(typical, input_warps, splits).cost;
+        }
+      } else {
+        choice = choose_rows(product, input_warps, splits);
+      }
+      if (choice.cost < best.cost) best = choice;
+    }
+  }
+  if (!product.grouped) return best.partition;
+  return choose_rows(product, best.partition.input_warps, best.partition.splits).partition;
 }
 
 bool one_bit_digits(const Layer& layer) {
@@ -220,17 +170,11 @@ Plan choose(const Layer& layer, const ActivationKind& kind, int64_t tokens,
   plan.columns = tokens * per_token;
   if (tokens == 0) return plan;
   const bool grouped = is_grouped(layer, kind);
-  const int32_t tiles = b1 ? 2 : gemv_shape(layer, grouped, per_token, tokens, {1, 1, 1}).column_tiles;
-  const Product product{layer,
-                        grouped,
-                        b1,
-                        per_token,
-                        std::min(tokens, kTileColumns * tiles / per_token),
-                        device.multiprocessors,
-                        architecture_of(device.architecture)};
+  const Product product{
+      layer, grouped, b1, per_token, tokens, device.multiprocessors, architecture_of(device.architecture)};
   plan.partition = choose_partition(product);
   if (b1) {
-    plan.column_tiles = static_cast<int32_t>(ceil_div(plan.columns, kTileColumns));
+    plan.column_tiles = plan.columns > kPassColumns / 2 ? 2 : 1;
     plan.passes = 1;
     plan.blocks = row_blocks(layer, plan.partition.row_warps);
     return plan;
