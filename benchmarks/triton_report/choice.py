@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product as combinations
+from math import isfinite
 from statistics import mean
 
 from cuda_report.gpus import Gpu
-from lowbit.triton_kernels.bits.config import Config, Product
-from lowbit.triton_kernels.bits.variants import Variant, plan_of, variant_of
+from lowbit.triton_kernels.bits.config import Config, Product, config
+from lowbit.triton_kernels.bits.variants import Variant, variant_of
 from lowbit.triton_kernels.gpu import Gpu as Described
 from lowbit.tuning import Tiles, candidates
 from shapes import MODELS
@@ -22,15 +23,14 @@ Look = Callable[[Variant], Facts]
 
 TOKENS = (1, 2, 4, 8, 16)
 LEAST_GAIN = 0.03  # an estimate that says less says nothing
-# Form, widths of digits, columns of a token and scales of a product.
-FORMS: tuple[tuple[str, tuple[int, ...], int, str], ...] = (
-    ("integers", (1,), 2, ""),
-    ("scaled", (1,), 1, ", fast"),
-    ("scaled", (1,), 2, ", groups of 128"),
-    ("scaled", (1,), 1, ", groups of 128, fast"),
-    ("scaled", (2,), 2, ", groups of 128"),
-    ("scaled", (4,), 2, ", groups of 128"),
-    ("scaled", (4,), 1, ", groups of 128, fast"),
+# Widths of digits and size of groups, each in `high` and in `fast`.
+LAYERS: tuple[tuple[tuple[int, ...], int], ...] = (
+    ((1,), -1),
+    ((1,), 128),
+    ((2,), 128),
+    ((2, 1), 128),
+    ((4,), 128),
+    ((4, 4), 128),
 )
 
 
@@ -51,10 +51,12 @@ class Choice:
 
 
 def products() -> Iterator[Product]:
-    """Of every form and shape."""
+    """Of every layer, precision and shape."""
     shapes = dict.fromkeys(shape for shapes in MODELS.values() for shape in shapes)
-    for (form, widths, columns, scales), shape in combinations(FORMS, shapes):
-        yield Product(form, (shape.out_features,), shape.in_features, widths, columns, scales)
+    for (widths, group_size), fast, shape in combinations(LAYERS, (False, True), shapes):
+        form = "scaled" if fast or group_size > 0 else "integers"
+        rows, inputs = (shape.out_features,), shape.in_features
+        yield Product(form, rows, inputs, widths, 1 if fast else 2, group_size, fast=fast)
 
 
 def alike(gpus: Sequence[Gpu], architecture: int) -> dict[int, list[Gpu]]:
@@ -68,7 +70,7 @@ def alike(gpus: Sequence[Gpu], architecture: int) -> dict[int, list[Gpu]]:
 
 def plan_with(product: Product, tokens: int, gpu: Gpu, tiles: Tiles | None) -> Config:
     table = {} if tiles is None else {str(product): tiles}
-    return plan_of(product, tokens, Described(gpu.multiprocessors, shipped=table))
+    return config(product, tokens, Described(gpu.multiprocessors, shipped=table))
 
 
 def main_loop(variant: Variant) -> Variant:
@@ -121,7 +123,7 @@ def choose(product: Product, gpus: Sequence[Gpu], look: Look) -> Choice:
         own = times(tiles)
         ratios = [round(a / b, 4) for a, b in zip(own, usual, strict=True)]
         gains = mean(ratios) <= 1 - LEAST_GAIN and max(ratios) <= 1
-        if (gains or spilled) and not spills(tiles, exactly=False):
+        if (gains or spilled) and isfinite(max(own)) and not spills(tiles, exactly=False):
             scored.append((round(mean(ratios), 4), tiles, own[0]))
     for ratio, tiles, first in sorted(scored):
         if not spills(tiles, exactly=True):

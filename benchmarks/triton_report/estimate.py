@@ -16,6 +16,7 @@ A call is the prologue, the product and that sum, in a captured graph.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 from cuda_report.cases import prologue_ns
@@ -37,8 +38,10 @@ WGMMA_SPEED = 2  # of mma.sync's rate
 
 @cache
 def microseconds(product: Product, plan: Config, facts: Facts, tokens: int, gpu: Gpu) -> float:
-    """Of a call."""
+    """Of a call; infinite where the GPU has not as much shared memory as a program needs."""
     resident = occupancy(gpu, facts.registers, facts.shared, 32 * plan.warps)
+    if resident.blocks == 0:
+        return math.inf
     kernel = estimate(gpu, work_of(product, plan, facts, tokens, gpu), resident).us * 1e3
     case = BitsCase("", product.widths, experts=experts_of(product))
     before = 2 * LAUNCH_NS + prologue_ns(gpu, case, product.in_features)
@@ -47,7 +50,7 @@ def microseconds(product: Product, plan: Config, facts: Facts, tokens: int, gpu:
 
 def work_of(product: Product, plan: Config, facts: Facts, tokens: int, gpu: Gpu) -> Work:
     rows, columns = sum(product.segments), tokens * product.columns_per_token
-    grouped = product.group_size > 0
+    grouped = product.grouped
     tiles = -(-columns // plan.block_columns)
     programs = row_tiles(product.segments, plan.block_rows) * plan.splits * tiles
     per_turn = facts.weights // plan.block_rows  # inputs

@@ -17,7 +17,7 @@ from . import facts as facts_of
 from .facts import Facts, facts
 from .targets import NVIDIA
 
-_SOURCES = ("product", "epilogue", "fields", "linear", "ahead", "variants")
+_SOURCES = ("product", "epilogue", "fields", "config", "linear", "ahead", "variants")
 TARGETS = {int(target.architecture): target for target in NVIDIA}
 # Whose code stands for an architecture's: of 152 variants compiled for both, 151 had the same facts.
 _LIKE = {89: 86}

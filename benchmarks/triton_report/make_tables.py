@@ -2,7 +2,7 @@
 
     make triton-tables
 
-compiles what is not in build/triton_tiles yet, a quarter of an hour on two cores if nothing is, and can be
+compiles what is not in build/triton_tiles yet, half an hour on two cores if nothing is, and can be
 ended and started again.
 """
 

@@ -58,7 +58,7 @@ def unreadable_with_ones(target: str) -> list[str]:
 def regressions(before: Sequence[Entry], now: Sequence[Entry], slack: float = 0.05) -> list[str]:
     """What got worse than `before`, or breaks a rule that holds always; one sentence each.
 
-    Of AMD only what is refused or spilled is compared, of a GPU too old what is refused.
+    Of AMD only what is refused, spilled or too large is compared, of a GPU too old what is refused.
     """
     found, old = [], {item.key: item for item in before}
     for item in now:
@@ -73,6 +73,8 @@ def regressions(before: Sequence[Entry], now: Sequence[Entry], slack: float = 0.
         if item.spills:
             unit = "registers" if item.target == AMD.name else "bytes of registers"
             found.append(f"{item.key}: {item.spills} {unit} are spilled")
+        if item.shared > TARGETS[item.target].shared:
+            found.append(f"{item.key}: {item.shared} bytes of shared memory, more than there are")
         if item.target == AMD.name:
             continue
         if item.calls:

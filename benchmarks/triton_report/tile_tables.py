@@ -55,7 +55,8 @@ def document(chosen: Chosen, code: Code) -> str:
                 markdown_table(("layer", *(_title(gpus) for gpus, _ in chosen.values())), _calls(chosen)),
                 "## Code",
                 "Thread instructions per weight and registers of shipped tiles, rows x columns, by target "
-                "that has them (sm_86 stands for sm_89 as well), and shared memory in bytes. None spills. "
+                "that has them (sm_86 stands for sm_89 as well), and shared memory in bytes; registers alone "
+                "where the one span of a program is no loop. None spills. "
                 "Rows are ragged where they are no whole turns of the loops.",
                 markdown_table(("tiles", *(f"sm_{target}" for target in code), "shared"), _code(code)),
             ]
@@ -84,8 +85,8 @@ def _counts(chosen: Chosen) -> Iterator[tuple[Any, ...]]:
 def kind_of(product: str) -> str:
     """Without sizes, as a reader calls it."""
     parsed = Product.parse(product)
-    scales = parsed.scales.removesuffix(", fast") or ", whole rows"
-    return f"{sum(parsed.widths)} bits{scales}, {parsed.precision}"
+    scales = f"groups of {parsed.group_size}" if parsed.grouped else "whole rows"
+    return f"{sum(parsed.widths)} bits, {scales}, {'fast' if parsed.fast else 'high'}"
 
 
 def _kinds(chosen: Chosen) -> Iterator[tuple[Any, ...]]:
@@ -114,11 +115,14 @@ def _call(one: Choice) -> str:
     return f"{one.before:.1f}, {one.after:.1f} ({', '.join(map(str, one.tiles))})"
 
 
+def _figures(variant: Variant, own: Facts) -> str:
+    if own.instructions == 0:
+        return f"{own.registers}"
+    return f"{LANES * variant.warps * own.instructions / own.weights:.2f}, {own.registers}"
+
+
 def _code(code: Code) -> Iterator[tuple[Any, ...]]:
     for variant in sorted({variant for found in code.values() for variant in found}):
         facts = [found.get(variant) for found in code.values()]
-        cells = [
-            f"{LANES * variant.warps * own.instructions / own.weights:.2f}, {own.registers}" if own else ""
-            for own in facts
-        ]
+        cells = [_figures(variant, own) if own else "" for own in facts]
         yield (variant.name.removeprefix("shipped: "), *cells, max(own.shared for own in facts if own))

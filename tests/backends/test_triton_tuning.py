@@ -17,7 +17,7 @@ from lowbit.formats import PRECISIONS
 from lowbit.modules import make_linear
 from lowbit.schemes import BipolarInt, ChannelCodebook, ScalarCodebook, Scheme, VectorCodebook
 from lowbit.triton_kernels import gpu as described
-from lowbit.triton_kernels.bits.config import config
+from lowbit.triton_kernels.bits.config import Config, Product, config
 from lowbit.triton_kernels.codebook.plan import plan
 from lowbit.triton_kernels.gpu import Gpu, assume, gpu_of
 from lowbit.triton_kernels.launch import dry_run
@@ -154,8 +154,8 @@ def test_written_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plans_obey() -> None:
-    def bits(tokens: int, tuned: dict[str, Tiles]) -> object:
-        return config((64,), 4096, tokens, 2, Gpu(1, tuned), "integers")
+    def bits(tokens: int, tuned: dict[str, Tiles]) -> Config:
+        return config(Product.parse(BITS), tokens, Gpu(1, tuned))
 
     def codebook(tokens: int, tuned: dict[str, Tiles]) -> object:
         tiles = {"narrow": (64, 16, 4), "wide": (64, 64, 8)}

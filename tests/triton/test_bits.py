@@ -97,15 +97,16 @@ def test_scales_that_are_read_one_by_one(stored, group_size, k):
     cases.check(layer, x, layer.native(x, "high"), "high")
 
 
-def test_scales_that_do_not_start_at_eight_bytes_are_read_one_by_one():
+@pytest.mark.parametrize("name", ["scales", "offsets"])
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_scales_that_do_not_start_at_eight_bytes_are_read_one_by_one(name, first):
     layer = bits.make("planes", 5, 512, 1, bits=4, group_size=128)
     x = cases.activations(2, 512, torch.float16, 1)
     y = layer.native(x, "high")
     assert reads_four(layer, x, "high")
-    scales = layer.packed.scales
-    layer.packed = replace(
-        layer.packed, scales=torch.cat([scales.new_zeros(1), scales.flatten()])[1:].view_as(scales)
-    )
+    values = layer.packed.tensors()[name]
+    moved = torch.cat([values.new_zeros(first), values.flatten()])[first:].view_as(values)
+    layer.packed = replace(layer.packed, **{name: moved})
     assert not reads_four(layer, x, "high")
     assert bits.same_bits(layer.native(x, "high"), y)
 

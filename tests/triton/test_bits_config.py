@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from lowbit.backends.triton_layout import spare_blocks
-from lowbit.triton_kernels.bits.config import SPAN_INPUTS, config, prologue_blocks, row_tiles
-from lowbit.triton_kernels.bits.linear import turn_inputs
+from lowbit.triton_kernels.bits.config import SPAN_INPUTS, Product, config, prologue_blocks, row_tiles
 from lowbit.triton_kernels.gpu import Gpu
 
 FORMS = ("integers", "scaled", "exact")
+H100 = Gpu(132)
 SHAPES = [((1,), 1), ((640,), 2048), ((2048, 256, 256), 640), ((4096,), 14336), ((262144,), 640)]
 
 
@@ -16,39 +16,63 @@ SHAPES = [((1,), 1), ((640,), 2048), ((2048, 256, 256), 640), ((4096,), 14336), 
 @pytest.mark.parametrize(("segments", "k"), SHAPES)
 @pytest.mark.parametrize("multiprocessors", [1, 108, 132])
 def test_splits_cover_the_row_and_do_not_depend_on_few_tokens(form, segments, k, multiprocessors):
-    plans = [config(segments, k, m, 2, Gpu(multiprocessors), form) for m in range(1, 17)]
+    product, gpu = Product(form, segments, k, (1,), 2), Gpu(multiprocessors)
+    plans = [config(product, m, gpu) for m in range(1, 17)]
     assert len({(plan.split_spans, plan.splits) for plan in plans}) == 1
     spans = -(-k // SPAN_INPUTS)
-    for plan in [*plans, config(segments, k, 300, 1, Gpu(multiprocessors), form)]:
+    for plan in [*plans, config(product._replace(columns_per_token=1), 300, gpu)]:
         assert (plan.splits - 1) * plan.split_spans < spans <= plan.splits * plan.split_spans
 
 
 def test_small_layers_fill_the_gpu():
     for m in (1, 16):
-        plan = config((640,), 16384, m, 2, Gpu(132), "integers")
+        plan = config(Product("integers", (640,), 16384, (1,), 2), m, H100)
         assert row_tiles((640,), plan.block_rows) * plan.splits > 0.5 * 132
 
 
 def test_large_layers_are_not_split():
-    assert config((262144,), 16384, 1, 2, Gpu(132), "scaled").splits == 1
+    assert config(Product("scaled", (262144,), 16384, (1,), 2), 1, H100).splits == 1
 
 
 @pytest.mark.parametrize("form", ["integers", "scaled"])
 def test_short_rows_of_one_bit_are_not_split(form):
-    for k, splits in ((2048, 1), (2049, 3)):
-        assert config((640,), k, 1, 2, Gpu(132), form).splits == splits
-    assert config((640,), 2048, 1, 2, Gpu(132), form, (4,)).splits == 2
-    assert config((640,), 2048, 1, 2, Gpu(132), "exact").splits == 2
+    product = Product(form, (640,), 2048, (1,), 2)
+    assert config(product, 1, H100).splits == 1
+    assert config(product._replace(in_features=2049), 1, H100).splits == 3
+    for longer in (product._replace(widths=(4,)), product._replace(form="exact")):
+        assert config(longer, 1, H100).splits == 2
 
 
-@pytest.mark.parametrize("width", [1, 2, 4])
-@pytest.mark.parametrize("unit", [32, 64, 128])
-def test_turns_stay_in_the_spare_blocks(width, unit):
-    """The last turn of a row starts in a block of it."""
-    for halved, largest in ((False, SPAN_INPUTS), (True, SPAN_INPUTS if width == 1 else SPAN_INPUTS // 2)):
-        inputs = turn_inputs(width, unit, halved)
-        assert inputs <= largest
+@pytest.mark.parametrize("widths", [(1,), (2,), (4,), (2, 1), (4, 1), (4, 2), (4, 2, 1), (4, 4), (1,) * 8])
+@pytest.mark.parametrize("group_size", [-1, 32, 64, 128, 384])
+@pytest.mark.parametrize("offsets", [False, True])
+@pytest.mark.parametrize("fast", [False, True])
+def test_turns_stay_in_the_spare_blocks(widths, group_size, offsets, fast):
+    """The last turn of a row starts in a block of it; the turns of all digits have as many inputs."""
+    product = Product("scaled", (640,), 640, widths, 1 if fast else 2, group_size, offsets, fast)
+    turns = {product.turn_inputs(width) for width in widths}
+    assert len(turns) == 1
+    (inputs,) = turns
+    assert inputs <= SPAN_INPUTS
+    for width in widths:
         assert inputs * width / SPAN_INPUTS - 1 <= spare_blocks([width])
+
+
+@pytest.mark.parametrize(
+    ("product", "tile"),
+    [
+        (Product("scaled", (640,), 4096, (4,), 2, 128), (128, 4)),
+        (Product("scaled", (640,), 4096 - 128, (4,), 2, 128), (64, 2)),
+        (Product("scaled", (640,), 4096 - 128, (1,), 2, 128), (128, 4)),
+        (Product("scaled", (640,), 4096, (4, 4), 2, 128), (128, 4)),
+        (Product("scaled", (640,), 4096, (4, 4), 1, 128, fast=True), (64, 2)),
+        (Product("integers", (640,), 4096, (4,), 2), (64, 2)),
+        (Product("integers", (640,), 4096, (2,), 2), (128, 4)),
+    ],
+)
+def test_a_turn_fits_in_shared_memory_and_registers(product, tile):
+    plans = [config(product, tokens, H100) for tokens in (1, 16)]
+    assert [(plan.block_rows, plan.warps) for plan in plans] == [tile] * 2
 
 
 def test_segments_start_tiles():

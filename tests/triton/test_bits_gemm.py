@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lowbit.formats import PRECISIONS, Signs
-from lowbit.triton_kernels.bits.config import GEMV_TOKENS, config
+from lowbit.triton_kernels.bits.config import GEMV_TOKENS, Product, config
 from lowbit.triton_kernels.gpu import Gpu, assume
 from lowbit.triton_kernels.launch import dry_run
 from lowbit.triton_kernels.signs import signs_linear
@@ -121,13 +121,13 @@ def test_a_token_that_is_not_finite():
 def test_when_and_how(form, gpu):
     for columns_per_token in (1, 2):
         for tokens in (1, GEMV_TOKENS, 17, 32, 33, 64, 65, 1000):
-            plan = config((4096,), 4096, tokens, columns_per_token, gpu, form)
+            plan = config(Product(form, (4096,), 4096, (1,), columns_per_token), tokens, gpu)
             assert (plan.kernel == "gemm") == (tokens > GEMV_TOKENS and tokens * columns_per_token > 32)
             if plan.kernel == "gemm":
                 assert plan.block_columns >= min(64, tokens * columns_per_token)
     # A program for every multiprocessor, and no more than that by splitting.
     for n, splits in ((128, 16), (640, 16), (2048, gpu.multiprocessors // 16), (16384, 1)):
-        plan = config((n,), 16384, 100, 1, gpu, "integers")
+        plan = config(Product("integers", (n,), 16384, (1,), 1), 100, gpu)
         assert plan.splits == splits
 
 
@@ -137,5 +137,6 @@ def test_when_and_how(form, gpu):
     [("scaled", 1, (4, 4), False), ("scaled", 2, (4,), True), ("integers", 2, (4, 4), False)],
 )
 def test_tiles_where_sums_crowd_the_registers(gpu, tile, form, columns_per_token, widths, offsets):
-    plan = config((4096,), 4096, 1000, columns_per_token, gpu, form, widths, "", offsets)
+    group_size = 128 if offsets else -1
+    plan = config(Product(form, (4096,), 4096, widths, columns_per_token, group_size, offsets), 1000, gpu)
     assert (plan.block_rows, plan.block_columns, plan.warps) == tile

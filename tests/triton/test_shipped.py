@@ -8,8 +8,7 @@ import pytest
 import torch
 from lowbit.triton_kernels import gpu as described
 from lowbit.triton_kernels import shipped
-from lowbit.triton_kernels.bits.config import Product
-from lowbit.triton_kernels.bits.variants import plan_of
+from lowbit.triton_kernels.bits.config import Product, config
 from lowbit.triton_kernels.gpu import COMPUTED, MEASURED, SHIPPED, Gpu, gpu_of, note_origins
 from lowbit.tuning import Tiles, candidates
 
@@ -35,8 +34,8 @@ def test_tables_hold_candidates_of_products(capability: tuple[int, int]) -> None
             assert all(type(size) is int for size in tiles)
             # They change something, and nothing for more than 16 tokens.
             own, other = (Gpu(multiprocessors, shipped=found, capability=capability) for found in (table, {}))
-            assert plan_of(product, 17, own) == plan_of(product, 17, other)
-            assert plan_of(product, 1, own) != plan_of(product, 1, other)
+            assert config(product, 17, own) == config(product, 17, other)
+            assert config(product, 1, own) != config(product, 1, other)
 
 
 def test_other_gpus_have_none() -> None:
@@ -49,7 +48,7 @@ def test_splits_do_not_depend_on_few_tokens(capability: tuple[int, int]) -> None
     for multiprocessors, table in shipped.tables(capability).items():
         gpu = Gpu(multiprocessors, shipped=table)
         for key in table:
-            plans = [plan_of(Product.parse(key), tokens, gpu) for tokens in (1, 4, 8, 16)]
+            plans = [config(Product.parse(key), tokens, gpu) for tokens in (1, 4, 8, 16)]
             assert len({(plan.split_spans, plan.splits) for plan in plans}) == 1
 
 
@@ -70,7 +69,7 @@ def test_measured_before_shipped_before_computed() -> None:
 
     def rows(**tables: dict[str, Tiles]) -> tuple[int, list[str]]:
         with note_origins() as origins:
-            plan = plan_of(product, 1, Gpu(H100, **tables))
+            plan = config(product, 1, Gpu(H100, **tables))
         return plan.block_rows, list(origins.items())
 
     both = rows(tuned={KEY: measured}, shipped={KEY: estimated})
@@ -80,8 +79,8 @@ def test_measured_before_shipped_before_computed() -> None:
 
 
 def test_never_split() -> None:
-    assert plan_of(Product.parse(KEY), 1, Gpu(H100, {KEY: Tiles(0)})).splits == 1
-    assert plan_of(Product.parse(KEY), 1, Gpu(H100)).splits == 4
+    assert config(Product.parse(KEY), 1, Gpu(H100, {KEY: Tiles(0)})).splits == 1
+    assert config(Product.parse(KEY), 1, Gpu(H100)).splits == 4
 
 
 def test_a_gpu_has_the_table_of_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,25 @@
 """Program: the kernels that torch sees in the graphs of the operators, as JSON, compiled for a GPU that need
 not exist.
 
-    [{"case": "mos, high", "kernel": "product", "found": true, "cloned": ["y"]}, ...]
+    {"launches": [{"case": "mos, high", "kernel": "product", "found": true, "cloned": ["y"]}], "fixed": []}
 
 `found`: torch's search of the operator's source, which decides what compiled graphs depend on, has it as
-well. `cloned`: arguments that torch takes for written to.
+well. `cloned`: arguments that torch takes for written to. `fixed`: see there.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 
 import torch
 import triton
 from lowbit.formats import PRECISIONS
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.exc import BackendCompilerFailed
 from torch._functorch.aot_autograd import aot_function
 from torch._higher_order_ops.triton_kernel_wrap import (
     kernel_side_table,
@@ -67,9 +70,41 @@ def launches() -> Iterator[dict[str, object]]:
                     }
 
 
+def graph_of_any_tokens(kind: str, precision: str) -> GraphModule:
+    """What torch.compile traces where the number of tokens may change."""
+    graphs: list[GraphModule] = []
+
+    class Traced(Exception):
+        pass
+
+    def keep(module: GraphModule, inputs: object) -> GraphModule:
+        graphs.append(module)
+        raise Traced
+
+    layer = cases.make(kind, N, K, target=TARGET)
+    operator, arguments = layer.operator(), layer.arguments(precision)
+    x = torch.empty(M, K)
+    torch._dynamo.reset()  # the function below is another one each time, with the same code
+    torch._dynamo.mark_dynamic(x, 0)
+    with suppress(Traced, BackendCompilerFailed):
+        torch.compile(lambda x: operator(x, *arguments), backend=aot_autograd(fw_compiler=keep))(x)
+    return graphs[0]
+
+
+def fixed() -> Iterator[str]:
+    """Kernels that a graph starts for one number of tokens only, of a few layers."""
+    for kind, precision in (("mos", "fast"), ("planes", "high"), ("channel0", "high"), ("vector", "exact")):
+        for node in graph_of_any_tokens(kind, precision).graph.nodes:
+            if node.target is triton_kernel_wrapper_functional:
+                ((first, *_),) = node.kwargs["grid"]
+                kernel = kernel_side_table.get_kernel(node.kwargs["kernel_idx"]).fn.__name__
+                if isinstance(first, int) and kernel != "partial_sums":  # whose last dimension are tokens
+                    yield f"{kind}, {precision}: {kernel}"
+
+
 if __name__ == "__main__":
     # Who is written to is decided by compiling for the GPU at hand.
     target = GPUTarget("cuda", 90, 32)
     triton.runtime.driver.set_active(SimpleNamespace(get_current_target=lambda: target))
     targets.load(TARGET)
-    print(json.dumps(list(launches())))
+    print(json.dumps({"launches": list(launches()), "fixed": list(fixed())}))

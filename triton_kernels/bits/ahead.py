@@ -11,7 +11,7 @@ from ..gpu import INTERPRETED_MULTIPROCESSORS, Gpu
 from .call import Call
 from .gemm import gemm
 from .layer import BitsLayer
-from .linear import calls, turn_inputs
+from .linear import calls, product_of
 from .product import product
 from .staging import Kind
 
@@ -68,5 +68,5 @@ def product_launch(name: str, layer: BitsLayer, kind: Kind, tokens: int, gpu: Gp
     if call.kernel is gemm:
         inputs *= call.constexprs["BLOCK_COLUMNS"] // call.constexprs["PER_TOKEN"]
     if call.kernel is product:
-        inputs = turn_inputs(layer.widths[0], inputs, call.constexprs["HALVED"])
+        inputs = product_of(layer, kind).turn_inputs(layer.widths[0])
     return call.ahead_of_time(name, call.constexprs["BLOCK_ROWS"] * inputs)

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import gcd
 from typing import NamedTuple
 
 from ..gpu import Gpu
 
 SPAN_INPUTS = 1024
+GROUP_INPUTS = 128  # of a field of a block, and those that share an activation scale in `fast`
+EXACT_UNIT = 32  # inputs that `exact` multiplies at a time, a divisor of every group
 GEMV_TOKENS = 16  # up to here a row of y has the same bits whatever the number of tokens
 GEMV_COLUMNS = 32  # beyond GEMV_TOKENS: more than that are a GEMM
 PROGRAMS_PER_MULTIPROCESSOR = 2
@@ -37,14 +40,25 @@ class Config(NamedTuple):
 
 
 class Product(NamedTuple):
-    """What tiles are chosen for, up to GEMV_TOKENS tokens; `str()` is its key in tables of them."""
+    """What tiles are chosen for; `str()` is its key in tables of them.
+
+    Attributes:
+        form: "integers" (sums over whole rows), "scaled" (sums leave the integers inside a row) or "exact".
+        segments: rows of each of the layers that were fused.
+        widths: bits of the digits, most significant first.
+        columns_per_token: int8 ones, or one of float32.
+        group_size: of scales inside a row, else -1.
+        offsets: whether there are any. fast: activations have a scale per 128 inputs.
+    """
 
     form: str
     segments: tuple[int, ...]
     in_features: int
     widths: tuple[int, ...]
     columns_per_token: int
-    scales: str  # those inside a row, in words, each after a comma
+    group_size: int = -1
+    offsets: bool = False
+    fast: bool = False
 
     def __str__(self) -> str:
         rows, bits = ("+".join(map(str, sizes)) for sizes in (self.segments, self.widths))
@@ -52,14 +66,42 @@ class Product(NamedTuple):
         return f"{self.form} {rows} x {self.in_features}, {kind}"
 
     @property
-    def group_size(self) -> int:
-        """-1: rows are whole."""
-        found = re.search(r"groups of (\d+)", self.scales)
-        return int(found[1]) if found else -1
+    def scales(self) -> str:
+        """Those inside a row and offsets, which cost loads and registers, in words."""
+        groups = f", groups of {self.group_size}" if self.grouped else ""
+        return groups + ", offsets" * self.offsets + ", fast" * self.fast
 
     @property
-    def precision(self) -> str:
-        return "fast" if self.scales.endswith(", fast") else "high"
+    def grouped(self) -> bool:
+        return self.group_size > 0
+
+    @property
+    def unit(self) -> int:
+        """Inputs of a product whose sums are scaled: a divisor of every group, and of 128."""
+        if self.form == "exact":
+            return EXACT_UNIT
+        return gcd(self.group_size, GROUP_INPUTS) if self.grouped else GROUP_INPUTS
+
+    @property
+    def halved(self) -> bool:
+        """Whether loops over scaled sums take half a span a turn.
+
+        Else registers do not hold the scales of a turn beside all the rest. Digits of one bit have no halves,
+        and all digits of a row have turns of as many inputs.
+        """
+        if self.form != "scaled" or 1 in self.widths:
+            return False
+        if len(self.widths) > 1:
+            return self.columns_per_token > 1
+        return self.grouped and (self.unit == GROUP_INPUTS or self.offsets)
+
+    def turn_inputs(self, width: int) -> int:
+        """Inputs that the loop of `product` over a digit multiplies in a turn."""
+        return (width // 2 if self.halved else width) * self.unit * 8 // width
+
+    @property
+    def whole_turns(self) -> bool:
+        return all(self.in_features % self.turn_inputs(width) == 0 for width in self.widths)
 
     @staticmethod
     def parse(key: str) -> Product:
@@ -68,12 +110,16 @@ class Product(NamedTuple):
         Raises:
             ValueError: it is none.
         """
-        found = re.fullmatch(r"(\w+) ([\d+]+) x (\d+), ([\d+]+) bits, (\d) columns(.*)", key)
+        pattern = (
+            r"(\w+) ([\d+]+) x (\d+), ([\d+]+) bits, (\d) columns(?:, groups of (\d+))?(, offsets)?(, fast)?"
+        )
+        found = re.fullmatch(pattern, key)
         if found is None:
             raise ValueError(f"'{key}' is no product over bits")
-        form, rows, inputs, bits, columns, scales = found.groups()
+        form, rows, inputs, bits, columns, group, offsets, fast = found.groups()
         segments, widths = (tuple(map(int, sizes.split("+"))) for sizes in (rows, bits))
-        return Product(form, segments, int(inputs), widths, int(columns), scales)
+        scales = (int(group or -1), offsets is not None, fast is not None)
+        return Product(form, segments, int(inputs), widths, int(columns), *scales)
 
 
 def row_tiles(segments: Sequence[int], block_rows: int) -> int:
@@ -81,64 +127,47 @@ def row_tiles(segments: Sequence[int], block_rows: int) -> int:
     return sum(-(-size // block_rows) for size in segments)
 
 
-def config(
-    segments: Sequence[int],
-    in_features: int,
-    tokens: int,
-    columns_per_token: int,
-    gpu: Gpu,
-    form: str,
-    widths: Sequence[int] = (1,),
-    scales: str = "",
-    offsets: bool = False,
-) -> Config:
-    """How to compute a product with `segments` rows of in_features inputs.
+def config(product: Product, tokens: int, gpu: Gpu) -> Config:
+    """How to compute a product.
 
     Up to GEMV_TOKENS tokens the split of a row, on which its last bit may depend, is the same for all.
-
-    Args:
-        form: "integers" (sums over whole rows), "scaled" (sums leave the integers inside a row) or "exact".
-        widths: bits of the digits.
-        scales: those inside a row, in words; only tiles from tables depend on them.
-        offsets: whether there are offsets inside a row.
     """
-    columns = tokens * columns_per_token
-    if form != "exact" and tokens > GEMV_TOKENS and columns > GEMV_COLUMNS:
-        return _gemm(segments, in_features, columns, columns_per_token, gpu, form, len(widths), offsets)
+    columns = tokens * product.columns_per_token
+    exact = product.form == "exact"
+    if not exact and tokens > GEMV_TOKENS and columns > GEMV_COLUMNS:
+        return _gemm(product, columns, gpu)
     # Digits of several bits are multiplied several blocks at a time, which are one stage; scales inside a row
     # need the registers that addresses of a third stage take.
-    stages = 3 if form == "integers" and max(widths) == 1 else 2
-    if form == "exact":
-        rows, width, warps = 32, 16, 4
-    else:
-        # Without a second column to join at once, scaled sums of 16 columns spill.
-        narrow = columns <= 8 or (form == "scaled" and columns_per_token == 1)
-        rows, width, warps = 128, 8 if narrow else 16, 4
+    stages = 3 if product.form == "integers" and max(product.widths) == 1 else 2
+    rows, width, warps = (32, 16, 4) if exact else _tile(product, columns)
     # A second span of one-bit weights takes less time than the kernel that adds two parts up.
-    short = form != "exact" and tuple(widths) == (1,) and in_features <= 2 * SPAN_INPUTS
+    short = not exact and product.widths == (1,) and product.in_features <= 2 * SPAN_INPUTS
     per_multiprocessor = 0 if short else PROGRAMS_PER_MULTIPROCESSOR
-    if tokens <= GEMV_TOKENS:
-        product = Product(form, tuple(segments), in_features, tuple(widths), columns_per_token, scales)
-        if (tiles := gpu.tiles(str(product))) is not None:
-            per_multiprocessor, rows, warps, stages = tiles.over(rows, warps, stages)
-    programs = row_tiles(segments, rows)
+    if tokens <= GEMV_TOKENS and (tiles := gpu.tiles(str(product))) is not None:
+        per_multiprocessor, rows, warps, stages = tiles.over(rows, warps, stages)
+    programs = row_tiles(product.segments, rows)
     if tokens > GEMV_TOKENS:
         programs *= -(-columns // width)
     wanted = max(1, -(-per_multiprocessor * gpu.multiprocessors // programs))
-    kernel = "exact" if form == "exact" else "product"
-    return Config(kernel, rows, width, warps, stages, *_splits(in_features, wanted))
+    kernel = "exact" if exact else "product"
+    return Config(kernel, rows, width, warps, stages, *_splits(product.in_features, wanted))
 
 
-def _gemm(
-    segments: Sequence[int],
-    in_features: int,
-    columns: int,
-    columns_per_token: int,
-    gpu: Gpu,
-    form: str,
-    digits: int,
-    offsets: bool,
-) -> Config:
+def _tile(product: Product, columns: int) -> tuple[int, int, int]:
+    """Rows, columns and warps, each with 32 rows, of integer products.
+
+    Four warps, but two where a turn of four would stage 64 KB of weights, or scales of rows that are no whole
+    turns would take more registers than there are on sm_100.
+    """
+    scaled = product.form == "scaled"
+    # Without a second column to join at once, scaled sums of 16 columns spill.
+    width = 8 if columns <= 8 or (scaled and product.columns_per_token == 1) else 16
+    spans = 4 in product.widths and product.turn_inputs(4) == SPAN_INPUTS
+    ragged = scaled and product.grouped and 1 not in product.widths and not product.whole_turns
+    return (64, width, 2) if spans or ragged else (128, width, 4)
+
+
+def _gemm(product: Product, columns: int, gpu: Gpu) -> Config:
     """Tiles that reuse weights and columns, as large as registers allow.
 
     128 x 128 spill with offsets, and with several digits if each has sums of its own or all sums, of one
@@ -148,17 +177,19 @@ def _gemm(
     have none.
     """
     rows, width, warps, stages = 128, 128, 8, 2
-    converted = form == "scaled" and columns_per_token == 1
-    crowded = offsets or (digits > 1 and (converted or form == "integers"))
+    converted = product.form == "scaled" and product.columns_per_token == 1
+    several = len(product.widths) > 1
+    offsets = product.grouped and product.offsets
+    crowded = offsets or (several and (converted or product.form == "integers"))
     narrow = columns <= 64
     if (crowded or converted) and (gpu.amd or (gpu.capability[0] == 9 and not narrow)):
         rows, width, warps = 64, 64 if narrow else 128, 4
     elif narrow or crowded:
         width = 64
         stages = 2 if crowded or converted else 3
-    programs = row_tiles(segments, rows) * -(-columns // width)
+    programs = row_tiles(product.segments, rows) * -(-columns // width)
     wanted = max(1, gpu.multiprocessors // programs)
-    return Config("gemm", rows, width, warps, stages, *_splits(in_features, wanted))
+    return Config("gemm", rows, width, warps, stages, *_splits(product.in_features, wanted))
 
 
 def _splits(in_features: int, wanted: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import gcd
 from typing import Any
 
 import torch
@@ -11,15 +10,14 @@ from torch import Tensor
 
 from ..gpu import Gpu, gpu_of
 from .call import Call
-from .config import SPAN_INPUTS, Config, config, row_tiles
+from .config import SPAN_INPUTS, Config, Product, config, row_tiles
 from .epilogue import combine
 from .exact import exact
 from .gemm import gemm
 from .layer import BitsLayer
 from .product import product
-from .staging import GROUP_INPUTS, Columns, Kind, stage
+from .staging import Columns, Kind, stage
 
-EXACT_UNIT = 32  # inputs that `exact` multiplies at a time, a divisor of every group
 # Largest K whose sums over the row fit int32: codes of 8 bits times s8 columns, 255 * 128 * K < 2^31.
 MAX_WHOLE_INPUTS = 65536
 COMBINED_ROWS, COMBINED_TOKENS = 64, 8  # tile of `combine`
@@ -37,41 +35,44 @@ def bits_linear(x: Tensor, layer: BitsLayer, precision: int, activation_bits: in
 
 def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[Call]:
     """The kernels that compute y: prologue, product and, where rows are split, the sum of the parts."""
-    tokens = x.shape[0]
-    if kind.exact:
-        form, unit = "exact", EXACT_UNIT
-    elif layer.grouped or kind.by_groups or layer.in_features > MAX_WHOLE_INPUTS:
-        form, unit = "scaled", gcd(layer.group_size, GROUP_INPUTS) if layer.grouped else GROUP_INPUTS
-    else:
-        form, unit = "integers", GROUP_INPUTS
-    integers = form == "integers"
-    scales = _scales(layer, kind)
-    offsets = layer.grouped and layer.offsets is not None
-    plan = config(
-        layer.segments, layer.in_features, tokens, kind.columns, gpu, form, layer.widths, scales, offsets
-    )
-    columns, prologue = stage(x, layer, kind, unit if layer.grouped else 0, integers)
+    own = product_of(layer, kind)
+    plan = config(own, x.shape[0], gpu)
+    integers = own.form == "integers"
+    columns, prologue = stage(x, layer, kind, own.unit if layer.grouped else 0, integers)
     if plan.splits == 1:
-        return [prologue, _product(y, layer, kind, columns, plan, unit, integers)]
+        return [prologue, _product(y, layer, kind, columns, plan, own)]
     parts = torch.empty(
         plan.splits,
-        tokens * (kind.columns if integers else 1),
+        x.shape[0] * (kind.columns if integers else 1),
         layer.out_features,
         dtype=torch.int32 if integers else torch.float32,
         device=x.device,
     )
     return [
         prologue,
-        _product(parts, layer, kind, columns, plan, unit, integers),
+        _product(parts, layer, kind, columns, plan, own),
         _combine(y, parts, layer, kind, columns, integers),
     ]
 
 
-def _scales(layer: BitsLayer, kind: Kind) -> str:
-    """In words, those inside a row and offsets, which cost loads and registers."""
-    groups = f", groups of {layer.group_size}" if layer.grouped else ""
-    offsets = ", offsets" if layer.offsets is not None else ""
-    return groups + offsets + (", fast" if kind.by_groups else "")
+def product_of(layer: BitsLayer, kind: Kind) -> Product:
+    """What tiles are chosen for."""
+    if kind.exact:
+        form = "exact"
+    elif layer.grouped or kind.by_groups or layer.in_features > MAX_WHOLE_INPUTS:
+        form = "scaled"
+    else:
+        form = "integers"
+    return Product(
+        form,
+        layer.segments,
+        layer.in_features,
+        layer.widths,
+        kind.columns,
+        layer.group_size if layer.grouped else -1,
+        layer.offsets is not None,
+        kind.by_groups,
+    )
 
 
 def _factor(layer: BitsLayer, integers: bool) -> int | float:
@@ -80,8 +81,9 @@ def _factor(layer: BitsLayer, integers: bool) -> int | float:
 
 
 def _product(
-    target: Tensor, layer: BitsLayer, kind: Kind, columns: Columns, plan: Config, unit: int, integers: bool
+    target: Tensor, layer: BitsLayer, kind: Kind, columns: Columns, plan: Config, own: Product
 ) -> Call:
+    unit, integers = own.unit, own.form == "integers"
     tokens = columns.codes.shape[1] // kind.columns
     grid = (
         -(-tokens * kind.columns // plan.block_columns),
@@ -118,37 +120,27 @@ def _product(
     arguments = (*weights, *prepared, *ends, *sizes, _factor(layer, integers))
     if plan.kernel == "gemm":
         return Call(gemm, grid, arguments, constexprs, options)
-    # Registers do not hold the scales of a span, or not of a whole one, beside all the rest: one-bit digits
-    # with 16 columns have the most sums.
+    # One-bit digits with 16 columns have so many sums that registers do not hold all else.
     crowded = plan.block_columns > 8 and 1 in layer.widths
-    halved = (layer.grouped and (unit == GROUP_INPUTS or layer.offsets is not None)) or len(layer.widths) > 1
-    halved = halved and not integers
     constexprs |= {
-        "QUADS": not crowded and _in_fours(layer, unit, halved),
-        "HALVED": halved,
+        "QUADS": not crowded and _in_fours(layer, own),
+        "HALVED": own.halved,
         "ROW_PARTS": 2 if plan.block_rows >= 32 * plan.warps and not crowded else 1,
     }
     return Call(product, grid, arguments, constexprs, options)
 
 
-def _in_fours(layer: BitsLayer, unit: int, halved: bool) -> bool:
+def _in_fours(layer: BitsLayer, own: Product) -> bool:
     """Whether scales are of a unit each, and turns of the loops have whole fours of them, side by side."""
-    if layer.scales is None or not layer.grouped or layer.group_size != unit:
+    if layer.scales is None or own.group_size != own.unit:
         return False
-    turns = {width: turn_inputs(width, unit, halved) for width in layer.widths}
     return (
         layer.scales.element_size() == 2  # four lie in one 8-byte load, aligned
         and layer.scales.storage_offset() % 4 == 0
         and (layer.offsets is None or layer.offsets.storage_offset() % 4 == 0)
-        and layer.in_features % max(turns.values()) == 0
-        and all(turn >= SPAN_INPUTS // width for width, turn in turns.items())  # whole blocks
+        and own.whole_turns
+        and all(own.turn_inputs(width) >= SPAN_INPUTS // width for width in own.widths)  # whole blocks
     )
-
-
-def turn_inputs(width: int, unit: int, halved: bool) -> int:
-    """Inputs that the loop of `product` over a digit multiplies in a turn."""
-    chunks = (width + 1) // 2 if halved else width
-    return chunks * unit * 8 // width
 
 
 def _combine(

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from .call import Call
-from .config import SPAN_INPUTS, prologue_blocks
+from .config import GROUP_INPUTS, SPAN_INPUTS, prologue_blocks
 from .layer import BitsLayer
 from .prologue import EXACT, FAST, prologue
-
-GROUP_INPUTS = 128  # inputs that share an activation scale in `fast`
 
 
 class Kind(NamedTuple):

@@ -47,7 +47,7 @@ class Variant(NamedTuple):
             inputs -= FEATURES - SPAN_INPUTS
         kind = self.product._replace(in_features=inputs)
         layer = layer_of(sum(kind.widths), kind.group_size, in_features=inputs, experts=experts_of(kind))
-        precision = PRECISIONS.index(kind.precision)
+        precision = PRECISIONS.index("fast" if kind.fast else "high")
         tiles = Tiles(1 if self.split else 0, self.rows, self.warps, self.stages)
         parts = FEATURES // SPAN_INPUTS if self.single else 2
         gpu = Gpu(parts * FEATURES // self.rows, {str(kind): tiles})
@@ -57,20 +57,14 @@ class Variant(NamedTuple):
 
 def experts_of(product: Product) -> int:
     """One-bit weights without scales inside the row have a mixture of scales."""
-    return EXPERTS if product.widths == (1,) and product.group_size < 0 else 0
+    return EXPERTS if product.widths == (1,) and not product.grouped else 0
 
 
 def variant_of(product: Product, plan: Config) -> Variant:
-    turn = SPAN_INPUTS if 1 in product.widths else SPAN_INPUTS // 2  # the longest, with scales by 128
-    whole = product.in_features % turn == 0 or product.group_size < 0
+    whole = product.whole_turns or not product.grouped
     alike = product._replace(segments=(FEATURES,), in_features=FEATURES if whole else FEATURES - 128)
     sizes = (plan.block_rows, plan.block_columns, plan.warps, plan.stages)
     return Variant(alike, *sizes, plan.splits > 1, plan.split_spans == 1)
-
-
-def plan_of(product: Product, tokens: int, gpu: Gpu) -> Config:
-    form, segments, in_features, widths, columns, scales = product
-    return config(segments, in_features, tokens, columns, gpu, form, widths, scales)
 
 
 def shipped_variants(capability: tuple[int, int]) -> list[Variant]:
@@ -80,5 +74,5 @@ def shipped_variants(capability: tuple[int, int]) -> list[Variant]:
         gpu = Gpu(multiprocessors, capability=capability, shipped=table)
         for key in table:
             product = Product.parse(key)
-            found |= {variant_of(product, plan_of(product, tokens, gpu)) for tokens in (1, GEMV_TOKENS)}
+            found |= {variant_of(product, config(product, tokens, gpu)) for tokens in (1, GEMV_TOKENS)}
     return sorted(found)

@@ -14,12 +14,12 @@ from .scalar_selectors import scalar_selectors
 from .vector_entries import vector_entries
 from .vector_sums import gather_sums, partial_sums
 
-_VECTORS = ((8, 1), (8, 2), (4, 2), (16, 4), (8, 8))  # inputs a code, codebooks
+_VECTORS = ((8, 1), (8, 2), (4, 2), (16, 4), (8, 8), (64, 1), (64, 2))  # inputs a code, codebooks
 
 
 def launches(gpu: Gpu) -> list[Launch]:
     """Every kernel of the family as it is launched."""
-    return [*_staging(), *_scalar(gpu.amd), *_channel(), *_vector()]
+    return [*_staging(), *_scalar(gpu.amd), *_channel(), *_vector(gpu)]
 
 
 def _staging() -> Iterator[Launch]:
@@ -159,11 +159,11 @@ def _channel() -> Iterator[Launch]:
     )
 
 
-def _vector() -> Iterator[Launch]:
+def _vector(gpu: Gpu) -> Iterator[Launch]:
     integers = dict.fromkeys(("out_features", "positions", "steps", "split_steps"), "i32")
     for size, books in _VECTORS:
         block = vector.entry_inputs(size)
-        for width, (rows, columns, warps) in vector.entry_tiles(books).items():
+        for width, (rows, columns, warps) in vector.entry_tiles(books, size, gpu).items():
             yield Launch(
                 f"vector, {books} x {size}, high, {width}",
                 vector_entries,
@@ -186,7 +186,7 @@ def _vector() -> Iterator[Launch]:
                     "BLOCK_COLUMNS": columns,
                     "BLOCK_INPUTS": block,
                 },
-                {"num_warps": warps, "num_stages": vector.entry_stages(books)},
+                {"num_warps": warps, "num_stages": vector.entry_stages(books, size, gpu)},
                 weights=rows * block,
                 divisible=("out_features", "positions"),
             )

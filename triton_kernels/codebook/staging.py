@@ -10,11 +10,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import wrap_triton
 
-from ..bits.config import SPAN_INPUTS, prologue_blocks
+from ..bits.config import GROUP_INPUTS, SPAN_INPUTS, prologue_blocks
 from ..bits.prologue import EXACT, FAST, prologue
 from ..launch import launch
 
-GROUP_INPUTS = 128  # inputs that share a scale in `fast`
 HALVES_BLOCK = 1024
 _LARGEST_EXPONENT = tl.constexpr(250)  # of an amax whose inverse is a normal number
 _INFINITY_BITS = tl.constexpr(0x7F800000)

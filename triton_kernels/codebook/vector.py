@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.library import wrap_triton
 
 from ..bits.prologue import EXACT
-from ..gpu import gpu_of
+from ..gpu import Gpu, gpu_of
 from ..launch import launch
 from .finish import finish, part_buffer
 from .plan import plan
@@ -17,8 +17,6 @@ from .vector_entries import vector_entries
 from .vector_sums import gather_sums, partial_sums
 
 ENTRIES = 256  # of a codebook
-MOST_WIDE_BOOKS = 2  # whose entries for 128 rows, two blocks deep, fit the smallest shared memory
-MOST_STAGED_BOOKS = 4  # the same for 64 rows
 SUM_POSITIONS = 16  # a divisor of the padded positions
 PRODUCT_WARPS = 8  # of the kernel that multiplies all entries; with four AMD spills scalar registers
 SUM_TILES = {"narrow": (64, 1, 4), "wide": (64, 1, 4)}
@@ -49,9 +47,15 @@ def vector_linear(
         return y
     values = stage_values(x).codes
     turn = max(1, MOST_SUMS // (weight.shape[0] * weight.shape[2] * ENTRIES))
-    for first in range(0, tokens, turn):
-        some = slice(first, first + turn)
+
+    def compute(some: slice) -> None:
         finish(y[some], _sums(x[some], values[some], weight, codebooks, out_scales, in_features), bias)
+
+    if tokens <= turn:  # without a loop, which graphs would hold for this number of tokens
+        compute(slice(None))
+        return y
+    for first in range(0, tokens, turn):
+        compute(slice(first, first + turn))
     return y
 
 
@@ -60,31 +64,42 @@ def entry_inputs(vector_size: int) -> int:
     return max(128, 4 * vector_size)
 
 
-def entry_tiles(books: int) -> dict[str, tuple[int, int, int]]:
+def entry_tiles(books: int, vector_size: int, gpu: Gpu) -> dict[str, tuple[int, int, int]]:
     """Tiles of the entry form; see `plan`."""
-    rows = 128 if books <= MOST_WIDE_BOOKS else 64
-    return {"narrow": (rows, 16, 4), "wide": (rows, 64, 8)}
+    rows = 128 if _staged(books, vector_size, 128, gpu) else 64
+    # Four warps spill on sm_100 where a block is not staged.
+    alone = gpu.capability[0] == 10 and entry_stages(books, vector_size, gpu) == 1
+    columns = 64 if entry_inputs(vector_size) == 128 else 32  # more inputs leave no registers for more
+    return {"narrow": (rows, 16, 2 if alone else 4), "wide": (rows, columns, 8)}
 
 
-def entry_stages(books: int) -> int:
-    """Blocks of entries of all codebooks that are on their way to shared memory."""
-    return 2 if books <= MOST_STAGED_BOOKS else 1
+def entry_stages(books: int, vector_size: int, gpu: Gpu) -> int:
+    """Blocks of entries of all codebooks that are on their way to shared memory, and used."""
+    return 2 if _staged(books, vector_size, 64, gpu) else 1
+
+
+def _staged(books: int, vector_size: int, rows: int, gpu: Gpu) -> bool:
+    """Whether the shared memory of the smallest GPU holds a block of entries for so many rows.
+
+    That is 99 KB, and 64 KB on AMD, with which the columns share it.
+    """
+    return 2 * books * rows * entry_inputs(vector_size) <= (32 << 10 if gpu.amd else 64 << 10)
 
 
 def _entries(x: Tensor, weight: Tensor, codebooks: Tensor, out_scales: Tensor) -> Tensor:
     books, out_features, positions = weight.shape
     size = codebooks.shape[2]
     columns = stage_halves(x, codebooks.dtype, positions * size)
-    block, count = entry_inputs(size), columns.codes.shape[0]
+    block, count, gpu = entry_inputs(size), columns.codes.shape[0], gpu_of(x.device)
     steps = positions * size // block
     own = plan(
         f"entries {books} x {size}, {columns.per_token} a token",
         out_features,
         steps,
         x.shape[0],
-        gpu_of(x.device),
+        gpu,
         steps,
-        **entry_tiles(books),
+        **entry_tiles(books, size, gpu),
     )
     parts = part_buffer(x, own.splits, out_features)
     launch(
@@ -109,7 +124,7 @@ def _entries(x: Tensor, weight: Tensor, codebooks: Tensor, out_scales: Tensor) -
         BLOCK_COLUMNS=own.block_columns,
         BLOCK_INPUTS=block,
         num_warps=own.warps,
-        num_stages=entry_stages(books),
+        num_stages=entry_stages(books, size, gpu),
     )
     return parts
 
