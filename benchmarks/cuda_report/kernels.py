@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Weights of an A fragment: rows x inputs of m16n8k32 and m16n8k256; of a B fragment of m16n8k16.
 IMMA_WEIGHTS, BMMA_WEIGHTS, HMMA_WEIGHTS = 16 * 32, 16 * 256, 8 * 16
@@ -74,6 +74,11 @@ def _grouped(arguments: Sequence[int]) -> Kernel:
     )
 
 
+def _pairs(arguments: Sequence[int]) -> Kernel:
+    kernel = _grouped((*arguments, 0))
+    return replace(kernel, title=kernel.title + " in pairs")
+
+
 def _b1(arguments: Sequence[int]) -> Kernel:
     (column_tiles,) = arguments
     return Kernel(
@@ -126,6 +131,7 @@ def _plain(title: str) -> Callable[[Sequence[int]], Kernel]:
 _KERNELS: tuple[tuple[str, Callable[[Sequence[int]], Kernel]], ...] = (
     ("gemv_whole", _whole),
     ("gemv_grouped", _grouped),
+    ("gemv_pairs", _pairs),
     ("gemv_b1", _b1),
     ("gemm_kernel", _gemm),
     ("exact_product", _plain("bits fp32")),

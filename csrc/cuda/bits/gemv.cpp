@@ -5,10 +5,12 @@
 namespace lowbit::cuda {
 namespace {
 
-GemvKernel kernel_for(const Layer& layer, bool grouped, int column_tiles) {
+GemvKernel kernel_for(const Layer& layer, bool grouped, int per_token, int column_tiles) {
   const Form form = form_of(layer);
   if (!grouped) return whole_kernel(form, column_tiles);
-  return layer.unit == Unit::inputs_32 ? kernel_by_32(form, column_tiles) : kernel_by_128(form, column_tiles);
+  if (layer.unit == Unit::inputs_32) return kernel_by_32(form, column_tiles);
+  GemvKernel const pairs = per_token == 2 ? kernel_by_128_pairs(form, column_tiles) : nullptr;
+  return pairs != nullptr ? pairs : kernel_by_128(form, column_tiles);
 }
 
 }  // namespace
@@ -18,8 +20,8 @@ GemvShape gemv_shape(const Layer& layer, bool grouped, int32_t per_token, int64_
   constexpr int64_t kTileColumns = 8;
   const int64_t count = tokens * per_token;
   GemvShape shape{};
-  shape.column_tiles = count > kTileColumns && kernel_for(layer, grouped, 2) != nullptr ? 2 : 1;
-  shape.kernel = kernel_for(layer, grouped, shape.column_tiles);
+  shape.column_tiles = count > kTileColumns && kernel_for(layer, grouped, per_token, 2) != nullptr ? 2 : 1;
+  shape.kernel = kernel_for(layer, grouped, per_token, shape.column_tiles);
   const int64_t columns = kTileColumns * shape.column_tiles;
   shape.passes = static_cast<int32_t>((count + columns - 1) / columns);
 

@@ -35,6 +35,7 @@ using GemvKernel = void (*)(GemvParams);
 // Kernels for `column_tiles` tiles of eight columns: one or two. Null where two would not fit the registers.
 GemvKernel whole_kernel(Form form, int column_tiles);
 GemvKernel kernel_by_128(Form form, int column_tiles);  // and for whole rows with activation scales by 128
+GemvKernel kernel_by_128_pairs(Form form, int column_tiles);  // for two columns to a token; null: the above
 GemvKernel kernel_by_32(Form form, int column_tiles);
 
 // The launch for `tokens` tokens of `per_token` columns each; `grouped` as is_grouped() says.

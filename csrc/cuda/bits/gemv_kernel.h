@@ -24,6 +24,9 @@ constexpr int min_blocks_grouped(Form form, int column_tiles, bool by_steps) {
   const bool one_pass = form == Form::one || form == Form::two || (form == Form::four && !by_steps);
   return column_tiles == 1 && one_pass ? 1 : 0;
 }
+constexpr int min_blocks_pairs(Form form, int column_tiles) {
+  return column_tiles == 1 || form == Form::one ? 1 : 0;
+}
 
 template <Form kForm, int kColumnTiles>
 __global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_whole(kForm, kColumnTiles))
@@ -56,23 +59,14 @@ __global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_whole(kForm, kColum
       });
 }
 
-template <Form kForm, int kColumnTiles, bool kBySteps>
-__global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_grouped(kForm, kColumnTiles, kBySteps))
-    gemv_grouped(const GemvParams p) {
+// What blocks of the grouped GEMVs do: sum_up(task, sums) for their own inputs, then what they do together.
+template <int kColumnTiles, class SumUp>
+LOWBIT_DEVICE void grouped_block(const GemvParams& p, const SumUp& sum_up) {
   constexpr int kColumns = 8 * kColumnTiles;
   using Meeting = MeetingPoint<1, kColumnTiles>;
   LOWBIT_DYNAMIC_SHARED(char, shared);
   float sums[1][kColumnTiles][4] = {};
-  const auto sum_up = [&](const BlockTask& task) {
-    if constexpr (kBySteps) {
-      grouped_sums<kForm, kColumnTiles, Flush::by_32>(task.warp, p.x, p.offset_factor, sums[0]);
-    } else if (p.layer.unit_inputs == 0) {
-      grouped_sums<kForm, kColumnTiles, Flush::row, void>(task.warp, p.x, p.offset_factor, sums[0]);
-    } else {
-      grouped_sums<kForm, kColumnTiles, Flush::by_128>(task.warp, p.x, p.offset_factor, sums[0]);
-    }
-  };
-  sum_up(BlockTask(p, 1, kColumns));
+  sum_up(BlockTask(p, 1, kColumns).warp, sums[0]);
   wait_for_previous_kernel();
   const BlockTask task(p, 1, kColumns);
   float* const met = reinterpret_cast<float*>(shared);
@@ -94,6 +88,29 @@ __global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_grouped(kForm, kCol
         finish_grouped(p.layer, task.segment, p.x, p.offset_factor, task.first_row() + row,
                        first_token + token, sum);
       });
+}
+
+template <Form kForm, int kColumnTiles, bool kBySteps>
+__global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_grouped(kForm, kColumnTiles, kBySteps))
+    gemv_grouped(const GemvParams p) {
+  grouped_block<kColumnTiles>(p, [&](const WarpTask& task, float (&sums)[kColumnTiles][4]) {
+    if constexpr (kBySteps) {
+      grouped_sums<kForm, kColumnTiles, Flush::by_32>(task, p.x, p.offset_factor, sums);
+    } else if (p.layer.unit_inputs == 0) {
+      grouped_sums<kForm, kColumnTiles, Flush::row, void>(task, p.x, p.offset_factor, sums);
+    } else {
+      grouped_sums<kForm, kColumnTiles, Flush::by_128>(task, p.x, p.offset_factor, sums);
+    }
+  });
+}
+
+// Scales by 128 and tokens of two columns.
+template <Form kForm, int kColumnTiles>
+__global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_pairs(kForm, kColumnTiles))
+    gemv_pairs(const GemvParams p) {
+  grouped_block<kColumnTiles>(p, [&](const WarpTask& task, float (&sums)[kColumnTiles][4]) {
+    grouped_sums<kForm, kColumnTiles, Flush::by_128, true>(task, p.x, p.offset_factor, sums);
+  });
 }
 
 }  // namespace lowbit::cuda

@@ -81,16 +81,16 @@ LOWBIT_DEVICE void add_offsets(const WarpTask& task, const Columns& x, float fac
   }
 }
 
-template <Form kForm, int kColumnTiles, Flush kFlush, class T>
+template <Form kForm, int kColumnTiles, Flush kFlush, class T, bool kPairs = false>
 LOWBIT_DEVICE void grouped_sums(const WarpTask& task, const Columns& x, float offset_factor,
                                 float (&y)[kColumnTiles][4]) {
   const LayerParams& layer = task.layer;
   if constexpr (kForm == Form::one) {
-    grouped_pass<1, kColumnTiles, kFlush, T, false>(task, x, layer.passes[0], y);
+    grouped_pass<1, kColumnTiles, kFlush, T, false, kPairs>(task, x, layer.passes[0], y);
   } else if constexpr (kForm == Form::two) {
-    grouped_pass<2, kColumnTiles, kFlush, T, false>(task, x, layer.passes[0], y);
+    grouped_pass<2, kColumnTiles, kFlush, T, false, kPairs>(task, x, layer.passes[0], y);
   } else if constexpr (kForm == Form::four) {
-    grouped_pass<4, kColumnTiles, kFlush, T, false>(task, x, layer.passes[0], y);
+    grouped_pass<4, kColumnTiles, kFlush, T, false, kPairs>(task, x, layer.passes[0], y);
   } else {
     for (int i = 0; i < layer.num_passes; ++i) {
       const Pass& pass = layer.passes[i];
@@ -117,16 +117,16 @@ LOWBIT_DEVICE void grouped_sums(const WarpTask& task, const Columns& x, float of
 }
 
 // The loop for the dtype of the scales.
-template <Form kForm, int kColumnTiles, Flush kFlush>
+template <Form kForm, int kColumnTiles, Flush kFlush, bool kPairs = false>
 LOWBIT_DEVICE void grouped_sums(const WarpTask& task, const Columns& x, float offset_factor,
                                 float (&y)[kColumnTiles][4]) {
   const LayerParams& layer = task.layer;
   if (layer.scales_dtype == LOWBIT_F16) {
-    grouped_sums<kForm, kColumnTiles, kFlush, __half>(task, x, offset_factor, y);
+    grouped_sums<kForm, kColumnTiles, kFlush, __half, kPairs>(task, x, offset_factor, y);
   } else if (layer.scales_dtype == LOWBIT_BF16) {
-    grouped_sums<kForm, kColumnTiles, kFlush, __nv_bfloat16>(task, x, offset_factor, y);
+    grouped_sums<kForm, kColumnTiles, kFlush, __nv_bfloat16, kPairs>(task, x, offset_factor, y);
   } else {
-    grouped_sums<kForm, kColumnTiles, kFlush, float>(task, x, offset_factor, y);
+    grouped_sums<kForm, kColumnTiles, kFlush, float, kPairs>(task, x, offset_factor, y);
   }
 }
 

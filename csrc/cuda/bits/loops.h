@@ -206,8 +206,9 @@ LOWBIT_DEVICE void whole_pass(const WarpTask& task, Source& codes, const Pass& p
 }
 
 // Sums that are scaled after every field (or step, by 32 inputs), in ascending order of the inputs. Where
-// kShare, the pass is one of several and takes its share of the sums of the activations.
-template <int kWidth, int kColumnTiles, Flush kFlush, class T, bool kShare>
+// kShare, the pass is one of several and takes its share of the sums of the activations. Where kPairs, tokens
+// have two columns, which are put together before they are scaled.
+template <int kWidth, int kColumnTiles, Flush kFlush, class T, bool kShare, bool kPairs = false>
 LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pass& pass,
                                 float (&y)[kColumnTiles][4]) {
   constexpr int kFields = 8 / kWidth;
@@ -215,7 +216,7 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
   constexpr bool kHeavy = kBySteps || kColumnTiles == 2 || (kWidth == 2 && !kShare);
   CodePointers<kColumnTiles> codes(x, task.segment.set, task.first_column, task.lane);
   Flusher<kFlush, T, kShare> flusher{{task.layer, task.segment, task.tile, task.lane}, pass.sums_share};
-  ColumnScales<kColumnTiles, kFlush> scales(x, task.segment.set, task.first_column, task.lane);
+  ColumnScales<kColumnTiles, kFlush, kPairs> scales(x, task.segment.set, task.first_column, task.lane);
   walk_spans<kWidth, kHeavy, 1>(task, pass, codes, [&](int span, int superblock, const TileWords<1>& words) {
     Fields<kWidth> digits;
 #pragma unroll

@@ -67,18 +67,21 @@ class FieldValues {
   uint4 raw_;
 };
 
-// Scales and sums of the activations of the two columns of each tile of eight whose sums a lane holds.
-template <int kColumnTiles, Flush kFlush>
+// Scales and sums of the activations of the two columns of each tile of eight whose sums a lane holds. With
+// kPairs the two are one token, 256 v0 + v1, and share them.
+template <int kColumnTiles, Flush kFlush, bool kPairs = false>
 struct ColumnScales {
-  FieldValues<float, 1> scales[kColumnTiles][2];
-  FieldValues<float, units_per_field(kFlush)> sums[kColumnTiles][2];
+  static constexpr int kEach = kPairs ? 1 : 2;
+
+  FieldValues<float, 1> scales[kColumnTiles][kEach];
+  FieldValues<float, units_per_field(kFlush)> sums[kColumnTiles][kEach];
 
   LOWBIT_DEVICE ColumnScales(const Columns& x, int set, int first_column, int lane) {
     const int last = static_cast<int>(x.tokens) - 1;
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
+      for (int i = 0; i < kEach; ++i) {
         const int column = first_column + 8 * c + 2 * (lane & 3) + i;
         const int token = min(x.per_token == 2 ? column >> 1 : column, last);
         scales[c][i] = FieldValues<float, 1>(x.scales_of(set, token));
@@ -93,7 +96,7 @@ struct ColumnScales {
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
+      for (int i = 0; i < kEach; ++i) {
         scales[c][i].visit(span, field);
         if constexpr (has_units(kFlush)) sums[c][i].visit(span, field);
       }
@@ -164,6 +167,22 @@ struct Flusher {
         if (kShare) rest *= share;
         y[i] = fmaf(fmaf(sum, scale, rest), rows.rows[i >> 1].at(field, unit), y[i]);
       }
+    }
+  }
+
+  // Both columns of a token, to the second's y: the first's stays 0.
+  template <int kColumnTiles>
+  LOWBIT_DEVICE void flush(const int (&sums)[4], const int (&start)[4], int field, int unit,
+                           const ColumnScales<kColumnTiles, kFlush, true>& columns, int tile,
+                           float (&y)[4]) const {
+    static_assert(has_units(kFlush) && !kShare);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float high = __int_as_float(sums[2 * r]) - __int_as_float(start[2 * r]);
+      const float low = __int_as_float(sums[2 * r + 1]) - __int_as_float(start[2 * r + 1]);
+      const float rest = 257.0f * columns.sums[tile][0].at(field, unit);
+      const float scaled = fmaf(fmaf(256.0f, high, low), columns.scales[tile][0].at(field, 0), rest);
+      y[2 * r + 1] = fmaf(scaled, rows.rows[r].at(field, unit), y[2 * r + 1]);
     }
   }
 };

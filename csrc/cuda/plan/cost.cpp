@@ -29,6 +29,10 @@ constexpr Loop kBy128[][2] = {
     {{8, 4096, 1200, 240}, {}},
     {{8, 8192, 2140, 272}, {}},
 };
+// The same where tokens have two columns, for the forms that have such kernels.
+constexpr Loop kBy128Pairs[][2] = {
+    {{8, 4096, 1300, 192}, {8, 2048, 800, 352}}, {}, {{8, 8192, 740, 240}, {8, 8192, 1620, 400}}, {}, {},
+};
 constexpr Loop kBy32[][2] = {
     {{8, 2048, 1550, 368}, {}}, {{8, 4096, 2060, 384}, {}}, {{12, 8192, 2350, 416}, {}},
     {{8, 2048, 80, 368}, {}},   {{8, 8192, 3300, 448}, {}},
@@ -67,9 +71,14 @@ Grid grid_of(const Product& product, const Partition& partition) {
   }
   const GemvShape shape =
       gemv_shape(product.layer, product.grouped, product.per_token, product.tokens, partition);
-  const auto& loops = !product.grouped ? kWhole : product.layer.unit == Unit::inputs_32 ? kBy32 : kBy128;
+  const Form form = form_of(product.layer);
+  const bool pairs = product.per_token == 2 && kernel_by_128_pairs(form, 1) != nullptr;
+  const auto& loops = !product.grouped                        ? kWhole
+                      : product.layer.unit == Unit::inputs_32 ? kBy32
+                      : pairs                                 ? kBy128Pairs
+                                                              : kBy128;
   const int64_t tile_columns = kTileColumns * shape.column_tiles;
-  return {loops[static_cast<int>(form_of(product.layer))][shape.column_tiles - 1],
+  return {loops[static_cast<int>(form)][shape.column_tiles - 1],
           shape.groups * partition.splits,
           shape.row_tiles,
           std::min(columns, tile_columns),

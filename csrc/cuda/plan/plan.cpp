@@ -19,7 +19,7 @@ constexpr int64_t kMaxSplits = 16;    // of the inputs over blocks
 constexpr int64_t kSharedBytes = 96 << 10;
 // What rows whose sums depend on the split are split for: for all of them the product of their times is
 // least.
-constexpr int64_t kTypicalTokens[] = {1, 4, 8, 16};
+constexpr int64_t kTypicalTokens[] = {1, 4, 8};
 
 // Rows that are expanded at a time: as many as give the caller's matrix product two tiles of its result,
 // 128 x 128, for every multiprocessor, so that its last turn costs little; and no more than fit this memory.
