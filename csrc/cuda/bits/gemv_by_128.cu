@@ -17,19 +17,6 @@ GemvKernel kernel_of(Form form) {
   }
 }
 
-// Not of two bits: two tiles of columns would not fit the registers, and both have to sum up alike.
-template <int kColumnTiles>
-GemvKernel pairs_of(Form form) {
-  switch (form) {
-    case Form::one:
-      return gemv_pairs<Form::one, kColumnTiles>;
-    case Form::four:
-      return gemv_pairs<Form::four, kColumnTiles>;
-    default:
-      return nullptr;
-  }
-}
-
 }  // namespace
 
 GemvKernel kernel_by_128(Form form, int column_tiles) {
@@ -37,10 +24,6 @@ GemvKernel kernel_by_128(Form form, int column_tiles) {
   if (form == Form::mixed) return gemv_grouped<Form::mixed, 1, false>;
   if (form == Form::planes) return gemv_grouped<Form::planes, 1, false>;
   return kernel_of<1>(form);
-}
-
-GemvKernel kernel_by_128_pairs(Form form, int column_tiles) {
-  return column_tiles == 2 ? pairs_of<2>(form) : pairs_of<1>(form);
 }
 
 }  // namespace lowbit::cuda
