@@ -95,17 +95,12 @@ lowbit_status check_vector(const lowbit_codebook_vector& weight) {
   return check_not_null(weight.out_scales, "out_scales");
 }
 
-// linear(call) for every `tokens` rows of x and y.
+// linear(call) with the kernels of this machine.
 template <class Linear>
-lowbit_status for_token_blocks(const lowbit_input& x, const lowbit_vector* bias, const lowbit_output& y,
-                               int64_t tokens, Linear linear) {
+lowbit_status run(const lowbit_input& x, const lowbit_vector* bias, const lowbit_output& y, Linear linear) {
   Isa isa;
   if (const lowbit_status bad = active_isa(&isa)) return bad;
-  const codebook::Call call{codebook_kernels(isa), activation_kernels(isa), x, bias, y};
-  for (int64_t m = 0; m < x.rows; m += tokens) {
-    if (const lowbit_status bad = linear(call.tokens(m, std::min(tokens, x.rows - m)))) return bad;
-  }
-  return LOWBIT_OK;
+  return linear(codebook::Call{codebook_kernels(isa), activation_kernels(isa), x, bias, y});
 }
 
 }  // namespace
@@ -122,9 +117,8 @@ extern "C" lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_ch
     return bad;
   }
   if (const lowbit_status bad = check_channel(*weight)) return bad;
-  return for_token_blocks(*x, bias, *y, codebook::kMaxTokens, [&](const codebook::Call& call) {
-    return codebook::channel_linear(*weight, call);
-  });
+  return run(*x, bias, *y,
+             [&](const codebook::Call& call) { return codebook::channel_linear(*weight, call); });
 }
 
 extern "C" lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
@@ -136,7 +130,7 @@ extern "C" lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_sca
     return bad;
   }
   if (const lowbit_status bad = check_scalar(*weight)) return bad;
-  return for_token_blocks(*x, bias, *y, codebook::kMaxTokens, [&](const codebook::Call& call) {
+  return run(*x, bias, *y, [&](const codebook::Call& call) {
     return codebook::scalar_linear(*weight, precision == LOWBIT_FAST, call);
   });
 }
@@ -150,7 +144,7 @@ extern "C" lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vec
     return bad;
   }
   if (const lowbit_status bad = check_vector(*weight)) return bad;
-  return for_token_blocks(*x, bias, *y, x->rows, [&](const codebook::Call& call) {
+  return run(*x, bias, *y, [&](const codebook::Call& call) {
     return codebook::vector_linear(*weight, precision == LOWBIT_FAST, call);
   });
 }

@@ -29,9 +29,7 @@ void sum_by_label(const lowbit_codebook_channel& weight, const float* x, float* 
   });
 }
 
-}  // namespace
-
-lowbit_status channel_linear(const lowbit_codebook_channel& weight, const Call& call) {
+lowbit_status multiply(const lowbit_codebook_channel& weight, const Call& call) {
   thread_local Scratch scratch;
   const int64_t tokens = call.x.rows;
   const bool by_output = weight.axis == 0;
@@ -101,6 +99,12 @@ lowbit_status channel_linear(const lowbit_codebook_channel& weight, const Call& 
     }
   });
   return LOWBIT_OK;
+}
+
+}  // namespace
+
+lowbit_status channel_linear(const lowbit_codebook_channel& weight, const Call& call) {
+  return for_tokens(call, [&](const Call& some) { return multiply(weight, some); });
 }
 
 }  // namespace lowbit::codebook

@@ -1,6 +1,7 @@
 // The three layers of the family on prepared arguments; csrc/cpu/codebook.cpp validates and calls them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "cpu/activations/activations.h"
@@ -20,8 +21,18 @@ struct Call {
   Call tokens(int64_t first, int64_t count) const;
 };
 
-// Rows of x and y in a call of the first two functions below, whose memory grows with them.
+// Tokens that are taken together where memory grows with them.
 constexpr int64_t kMaxTokens = 64;
+
+// linear(some of call's tokens) for every kMaxTokens of them.
+template <class Linear>
+lowbit_status for_tokens(const Call& call, Linear linear) {
+  for (int64_t m = 0; m < call.x.rows; m += kMaxTokens) {
+    const lowbit_status bad = linear(call.tokens(m, std::min(kMaxTokens, call.x.rows - m)));
+    if (bad) return bad;
+  }
+  return LOWBIT_OK;
+}
 
 // Each fails only when memory is short.
 lowbit_status channel_linear(const lowbit_codebook_channel& weight, const Call& call);

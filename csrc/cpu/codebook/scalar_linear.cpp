@@ -1,12 +1,13 @@
 // Scalar codebooks: activations into the kernels' order, table products, sparse corrections.
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "core/balanced_for.h"
 #include "core/half.h"
 #include "core/scratch.h"
 #include "core/thread_pool.h"
-#include "cpu/codebook/linear.h"
+#include "cpu/codebook/expanded.h"
 
 namespace lowbit::codebook {
 namespace {
@@ -100,10 +101,8 @@ void add_outliers(const lowbit_codebook_scalar& weight, const float* x, int64_t 
   }
 }
 
-}  // namespace
-
-lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_activations,
-                            const Call& call) {
+lowbit_status multiply_tables(const lowbit_codebook_scalar& weight, bool quantize_activations,
+                              const Call& call) {
   thread_local Scratch scratch;
   const CodebookKernels& kernels = call.kernels;
   const int64_t tokens = call.x.rows;
@@ -167,6 +166,55 @@ lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_
     }
   });
   return LOWBIT_OK;
+}
+
+// The bits of a byte as the lowest ones of eight bytes.
+constexpr std::array<uint64_t, 256> spread_bits() {
+  std::array<uint64_t, 256> spread{};
+  for (uint64_t byte = 0; byte < 256; ++byte) {
+    for (int bit = 0; bit < 8; ++bit) spread[byte] |= (byte >> bit & 1) << (8 * bit);
+  }
+  return spread;
+}
+
+// Row n in fp32, outliers added.
+void expand_row(const lowbit_codebook_scalar& weight, int64_t n, float* expanded) {
+  static constexpr std::array<uint64_t, 256> kSpread = spread_bits();
+  const int64_t entries = int64_t{1} << weight.bits, row_bytes = (weight.in_features + 7) / 8;
+  float table[256];
+  for (int64_t i = 0; i < entries; ++i) {
+    table[i] = load_value(weight.tables, weight.tables_dtype, n * entries + i);
+  }
+  const uint8_t* const bits = weight.weight + n * row_bytes;
+  for (int64_t byte = 0; byte < row_bytes; ++byte) {
+    uint64_t codes = 0;  // of eight inputs
+    for (int32_t plane = 0; plane < weight.bits; ++plane) {
+      codes = codes << 1 | kSpread[bits[plane * weight.out_features * row_bytes + byte]];
+    }
+    const int64_t count = std::min<int64_t>(8, weight.in_features - 8 * byte);
+    for (int64_t k = 0; k < count; ++k) expanded[8 * byte + k] = table[codes >> (8 * k) & 0xff];
+  }
+  if (weight.outlier_offsets == nullptr) return;
+  for (int64_t i = weight.outlier_offsets[n]; i < weight.outlier_offsets[n + 1]; ++i) {
+    expanded[weight.outlier_columns[i]] += load_value(weight.outlier_values, weight.outlier_values_dtype, i);
+  }
+}
+
+// From so many bits on picking entries for every few tokens takes longer than expanding rows for all of them.
+constexpr int32_t kExpandedBits = 6;
+
+}  // namespace
+
+lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_activations,
+                            const Call& call) {
+  if (!quantize_activations && weight.bits >= kExpandedBits && call.x.rows >= kExpandedTokens) {
+    const auto expand = [&](int64_t row, int64_t count, float* expanded) {
+      for (int64_t i = 0; i < count; ++i) expand_row(weight, row + i, expanded + i * weight.in_features);
+    };
+    return expanded_linear(call, expand, nullptr, LOWBIT_F32);
+  }
+  return for_tokens(call,
+                    [&](const Call& some) { return multiply_tables(weight, quantize_activations, some); });
 }
 
 }  // namespace lowbit::codebook

@@ -1,4 +1,5 @@
 #include "core/scratch.h"
+#include "cpu/codebook/expanded.h"
 #include "cpu/codebook/vector_sums.h"
 
 namespace lowbit::codebook {
@@ -6,6 +7,24 @@ namespace {
 
 // Products of one token that a run touches: they fit the first level cache beside the codes.
 constexpr int64_t kRunBytesToken = int64_t{1} << 15;
+
+constexpr int kMaxVectorSize = 64;  // of the C interface
+
+// Row n in fp32 without its scale, from `vectors` [codebooks][256][size]; kSize 0: any size.
+template <int kSize>
+void expand_row(const lowbit_codebook_vector& weight, const float* vectors, int64_t n, float* expanded) {
+  const VectorShape shape(weight);
+  const int64_t size = kSize > 0 ? kSize : shape.size, plane = shape.rows * shape.positions;
+  const uint8_t* const codes = weight.codes + n * shape.positions;
+  for (int64_t j = 0, k = 0; j < shape.positions; ++j, k += size) {
+    float sum[kSize > 0 ? kSize : kMaxVectorSize] = {};
+    for (int64_t c = 0; c < shape.codebooks; ++c) {
+      const float* const vector = vectors + (c * kVectorCodes + codes[c * plane + j]) * size;
+      for (int64_t d = 0; d < size; ++d) sum[d] += vector[d];
+    }
+    std::copy(sum, sum + std::min(size, weight.in_features - k), expanded + k);
+  }
+}
 
 }  // namespace
 
@@ -60,6 +79,39 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
     finish_tokens(weight, call, m, used, [&](int64_t n, int64_t t) { return sums[n * block + t]; });
   });
   return LOWBIT_OK;
+}
+
+lowbit_status multiply_expanded(const lowbit_codebook_vector& weight, const Call& call) {
+  thread_local Scratch scratch;
+  const VectorShape shape(weight);
+  ScratchLayout layout;
+  const size_t vectors_at = layout.add<float>(shape.codebook_floats());
+  std::byte* const base = scratch.reserve(layout.size());
+  if (base == nullptr) return out_of_memory(call, layout.size());
+  float* const vectors = at<float>(base, vectors_at);
+  call.activations.widen(weight.codebooks, weight.dtype, shape.codebook_floats(), vectors);
+
+  const auto expand = [&](int64_t row, int64_t count, float* expanded) {
+    for (int64_t n = row; n < row + count; ++n, expanded += weight.in_features) {
+      switch (shape.size) {
+        case 1:
+          expand_row<1>(weight, vectors, n, expanded);
+          break;
+        case 2:
+          expand_row<2>(weight, vectors, n, expanded);
+          break;
+        case 4:
+          expand_row<4>(weight, vectors, n, expanded);
+          break;
+        case 8:
+          expand_row<8>(weight, vectors, n, expanded);
+          break;
+        default:
+          expand_row<0>(weight, vectors, n, expanded);
+      }
+    }
+  };
+  return expanded_linear(call, expand, weight.out_scales, weight.dtype);
 }
 
 }  // namespace lowbit::codebook

@@ -114,6 +114,9 @@ void finish_tokens(const lowbit_codebook_vector& weight, const Call& call, int64
 // In fp32, `block` tokens at a time: 1, or the lanes of a vector.
 lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, int64_t block);
 
+// In fp32 with rows that are expanded, for many tokens.
+lowbit_status multiply_expanded(const lowbit_codebook_vector& weight, const Call& call);
+
 // In fixed point: token by token, or in blocks of tokens, with the same result. For CodebookKernels that have
 // them.
 lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call);

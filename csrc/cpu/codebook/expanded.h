@@ -1,0 +1,25 @@
+// The product for many tokens: some rows become fp32 in a cache, once, and meet all tokens as a dense matrix.
+#pragma once
+
+#include <cstdint>
+
+#include "core/function_ref.h"
+#include "cpu/codebook/linear.h"
+
+namespace lowbit::codebook {
+
+// From so many tokens on expanding rows is worth it. Their sums differ in order, and so in their last bits,
+// from those of the forms for few tokens, which batches of up to 32 must keep.
+constexpr int64_t kExpandedTokens = 48;
+static_assert(kExpandedTokens > 32);
+
+// expand(row, count, weight): `count` <= kExpandedRows rows from `row` on, fp32 [count][in_features].
+using ExpandRows = FunctionRef<void(int64_t row, int64_t count, float* weight)>;
+constexpr int64_t kExpandedRows = 8;
+
+// y = (x expandedᵀ) * scales + bias for call.x.cols inputs; null scales are left out. Fails only when memory
+// is short.
+lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* scales,
+                              lowbit_dtype scales_dtype);
+
+}  // namespace lowbit::codebook
