@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <random>
 #include <string>
@@ -288,7 +289,8 @@ void check_values(const Layer& layer, int64_t tokens, lowbit_dtype dtype, lowbit
 }
 
 // The same bits for a token alone and in a batch, and for every number of threads.
-void check_invariance(const Layer& layer, int64_t tokens, lowbit_precision precision) {
+void check_invariance(const Layer& layer, int64_t tokens, lowbit_precision precision,
+                      std::initializer_list<int64_t> batches = {1, 2, 5}) {
   Batch batch(layer, tokens, LOWBIT_F32);
   const std::string what = label(layer, precision, batch);
   lowbit_set_num_threads(1);
@@ -300,7 +302,7 @@ void check_invariance(const Layer& layer, int64_t tokens, lowbit_precision preci
     batch.run(layer, nullptr, precision);
     report(batch.y.bytes == expected, what + ": other bits with " + std::to_string(threads) + " threads");
   }
-  for (const int64_t rows : {int64_t{1}, int64_t{2}, int64_t{5}}) {
+  for (const int64_t rows : batches) {
     std::fill(batch.y.bytes.begin(), batch.y.bytes.end(), char{0});
     for (int64_t m = 0; m < tokens; m += rows) {
       batch.run_rows(layer, nullptr, precision, m, std::min(rows, tokens - m));
@@ -343,22 +345,23 @@ void check_one_hot(const Layer& layer) {
   }
 }
 
-// Vectors and tokens of ones: each of the 8,400 products is as large as a product can be, which no sum of
-// 21-bit integers in 32 bits holds.
-void check_large_sums() {
-  Vector layer(9, 4200, 4, 2, LOWBIT_F16);
-  for (int64_t i = 0; i < 4 * 256 * 2; ++i) layer.books.set(i, 1.0f);
-  for (const int64_t tokens : {1, 16, 40}) {
+// Vectors and tokens of ones: each product is as large as a product can be. No sum of 21-bit integers in 32
+// bits holds them, and rounding always goes the same way where a sum in fp32 has an odd step.
+void check_large_sums(int64_t inputs, int codebooks, int size, lowbit_precision precision) {
+  Vector layer(9, inputs, codebooks, size, LOWBIT_F16);
+  for (int64_t i = 0; i < int64_t{codebooks} * 256 * size; ++i) layer.books.set(i, 0.1f);
+  const double product = static_cast<double>(layer.books[0]) * static_cast<double>(0.7f);
+  for (const int64_t tokens : {1, 16, 60}) {
     Batch batch(layer, tokens, LOWBIT_F32);
-    for (int64_t i = 0; i < tokens * batch.x_stride; ++i) batch.x.set(i, 1.0f);
+    for (int64_t i = 0; i < tokens * batch.x_stride; ++i) batch.x.set(i, 0.7f);
     for (const int threads : {1, 2}) {
       lowbit_set_num_threads(threads);
-      batch.run(layer, nullptr, LOWBIT_FAST);
+      batch.run(layer, nullptr, precision);
       for (int64_t m = 0; m < tokens; ++m) {
         for (int64_t n = 0; n < layer.n; ++n) {
-          const double expected = 4.0 * 4200.0 * layer.scales[n];
+          const double expected = product * static_cast<double>(inputs * codebooks) * layer.scales[n];
           report(std::fabs(batch.y[m * batch.y_stride + n] - expected) <= 1e-5 * std::fabs(expected),
-                 label(layer, LOWBIT_FAST, batch) + ": sum of the largest products");
+                 label(layer, precision, batch) + ": sum of the largest products");
         }
       }
     }
@@ -457,14 +460,14 @@ void check_isa(lowbit_isa isa) {
     for (const int64_t tokens : {33, 70}) {
       for (int bits = 1; bits <= 8; ++bits) {
         const bool expanded = precision != LOWBIT_FAST && bits >= 6;
-        check_invariance(Scalar(19, 645, bits, LOWBIT_F16, bits == 3), expanded ? 47 : tokens, precision);
+        check_invariance(Scalar(19, 645, bits, LOWBIT_F16, bits == 3), expanded ? tokens % 47 : tokens,
+                         precision);
       }
       for (const int axis : {0, 1})
         check_invariance(Channel(29, 301, axis, 23, 1, 9, LOWBIT_F16), tokens, precision);
-      // Rows that are expanded, for 48 tokens or more, have other bits; integer sums are never expanded here.
+      // Rows that are expanded have other bits than those that are not; integer sums are never expanded.
       const bool integers = isa == LOWBIT_ISA_AVX512 && precision == LOWBIT_FAST;
-      const int64_t same = integers ? tokens : 47;
-      check_invariance(Vector(37, 4400, 3, 8, LOWBIT_F16), same, precision);
+      check_invariance(Vector(37, 1100, 3, 2, LOWBIT_F16), integers ? tokens : tokens % 47, precision);
     }
     for (const int bits : {1, 3, 4, 5, 8})
       check_non_finite(Scalar(5, 300, bits, LOWBIT_F16, true), precision);
@@ -474,10 +477,19 @@ void check_isa(lowbit_isa isa) {
     check_values(Scalar(19, 645, 8, LOWBIT_F16, true), 70, LOWBIT_F32, precision, true);
     check_values(Channel(29, 301, 0, 23, 1, 9, LOWBIT_F16), 33, LOWBIT_F16, precision, true);
     check_values(Vector(37, 1100, 2, 8, LOWBIT_F16), 33, LOWBIT_BF16, precision, true);
-    check_invariance(Vector(70, 100, 1, 1, LOWBIT_BF16), 47, precision);
+    for (const int size : {1, 2, 4, 7, 8}) {
+      check_invariance(Vector(70, 101, 5, size, LOWBIT_BF16), 150, precision, {50, 51});
+    }
+    check_invariance(Scalar(70, 101, 8, LOWBIT_BF16, true), 150, precision, {50, 51});
     check_values(Vector(37, 1099, 5, 8, LOWBIT_BF16), 300, LOWBIT_F32, precision, true);
+    for (const int size : {1, 2, 4, 7}) {
+      check_values(Vector(37, 211, 5, size, LOWBIT_BF16), 50, LOWBIT_F32, precision, true);
+    }
   }
-  check_large_sums();
+  for (const lowbit_precision precision : {LOWBIT_FAST, LOWBIT_EXACT}) {
+    check_large_sums(4200, 4, 2, precision);
+    check_large_sums(14336, 1, 1, precision);
+  }
   for (int bits = 1; bits <= 8; ++bits) check_one_hot(Scalar(7, 600, bits, LOWBIT_F16, false));
   check_one_hot(Channel(7, 60, 0, 5, 1, 0, LOWBIT_BF16));
   check_one_hot(Channel(7, 60, 1, 5, 1, 0, LOWBIT_BF16));

@@ -99,8 +99,9 @@ def test_errors_are_typed():
         ops.signs_linear(x, signs.weight[0])
     with pytest.raises(ShapeError, match="out_features=N"):
         ops.signs_linear(x, tile_bits(signs.weight))
-    with pytest.raises(ShapeError, match="segments do not add up"):
-        ops.signs_linear(x, signs.weight, segments=[1, 2])
+    for segments in ([1, 2], [len(signs.weight) + 5, -5], [len(signs.weight), 0]):
+        with pytest.raises(ShapeError, match="segments of 1 or more do not add up"):
+            ops.signs_linear(x, signs.weight, segments=segments)
     with pytest.raises(DtypeError, match="wrong dtype of the input"):
         ops.signs_linear(x.int(), signs.weight)
     with pytest.raises(ValueRangeError, match="unknown precision"):

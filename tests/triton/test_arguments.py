@@ -56,7 +56,11 @@ BITS = [
     ({"out_features": 0, "bias": None}, ShapeError, "'weight'"),
 ]
 OF_KINDS: dict[str, list[tuple[dict[str, Any], type[FormatError], str]]] = {
-    "signs": [*BITS, ({"segments": [N, 1]}, ShapeError, "segments")],
+    "signs": [
+        *BITS,
+        ({"segments": [N, 1]}, ShapeError, "segments"),
+        ({"segments": [N + 5, -5]}, ShapeError, "segments"),
+    ],
     "mos": [
         ({"router": less(dim=0)}, ShapeError, "'router'"),
         ({"in_scales": less()}, ShapeError, "'in_scales'"),
@@ -93,6 +97,12 @@ OF_KINDS: dict[str, list[tuple[dict[str, Any], type[FormatError], str]]] = {
         ({"weight": less()}, ShapeError, "'weight'"),
         ({"weight": less(dim=0)}, ShapeError, "'weight'"),
         ({"codebooks": less(dim=1)}, ShapeError, "'codebooks'"),
+        ({"codebooks": lambda codebooks: codebooks[:, :, :0]}, ShapeError, "'codebooks'"),
+        (
+            {"codebooks": lambda codebooks: codebooks[:0], "weight": lambda weight: weight[:0]},
+            ShapeError,
+            "books",
+        ),
         ({"out_scales": torch.Tensor.double}, DtypeError, "'out_scales'"),
     ],
 }

@@ -25,7 +25,8 @@ using WordLookups = LookupProduct<WordLookup512>;
 //   look-ups / products   1.00  0.91  0.98  0.84  1.00  0.80  1.01  0.79  1.00  0.78
 constexpr int64_t kPayingTiles = 4;
 // Tables of several columns are made for the tiles of one call. For one tile they cost more than they save;
-// for two 0.93 times the products at two columns and 1.05 at more, for four 0.78 to 0.86.
+// for two 0.93 times the products at two columns and 1.05 at more, for four 0.78 to 0.86. Calls of two tiles
+// are short: one bound serves all.
 constexpr int64_t kLookupTiles = 2;
 
 bool by_lookup(int active_planes, int64_t columns) {

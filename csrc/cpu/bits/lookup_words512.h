@@ -19,6 +19,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "cpu/bits/lookup_product.h"
 #include "cpu/isa/avx512.h"

@@ -1,8 +1,8 @@
 // Kernels of the codebook family, one table of functions per instruction set.
 //
-// All of them write fp32 sums that csrc/cpu/codebook.cpp then finishes (bias, cast). They compute rows
-// [begin, end) for all tokens, allocate nothing and cannot fail. A row's sums depend neither on the number of
-// tokens in the call nor on the range it is computed in.
+// All of them leave sums that csrc/cpu/codebook/linear.cpp then finishes (scale, bias, cast). They compute
+// rows [begin, end) for all tokens, allocate nothing and cannot fail. A row's sums depend neither on the
+// number of tokens in the call nor on the range it is computed in.
 #pragma once
 
 #include <cstdint>

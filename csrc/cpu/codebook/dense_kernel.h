@@ -2,7 +2,9 @@
 // layer.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "core/half.h"
 #include "cpu/codebook/codebook.h"
@@ -11,15 +13,18 @@
 
 namespace lowbit::codebook {
 
-// sums[m + t][n + r] for kRows x kTokens pairs. Each pair has one chain of fused multiply-adds per lane, so
-// it gets the same bits in blocks of any size.
+// Multiply-adds of a lane before they join the sum: what a longer chain rounds away adds up.
+constexpr int64_t kChain = 128;
+
+// sums[m + t][n + r] for kRows x kTokens pairs. Each pair has the same chains of fused multiply-adds per
+// lane, so it gets the same bits in blocks of any size.
 template <class V, lowbit_dtype kType, int kRows, int kTokens>
 void dense_block(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t n, int64_t m) {
   using F32 = typename V::F32;
   constexpr int64_t kSize = kType == LOWBIT_F32 ? 4 : 2;
   const char* const rows = static_cast<const char*>(weight.data) + n * weight.cols * kSize;
   const float* const tokens = x.data + m * x.stride;
-  F32 total[kRows][kTokens];
+  F32 total[kRows][kTokens], chain[kRows][kTokens];
   for (auto& row : total) {
     for (F32& t : row) t = V::fset1(0.0f);
   }
@@ -28,20 +33,30 @@ void dense_block(const DenseWeight& weight, const DenseTokens& x, const Sums& su
     for (int t = 0; t < kTokens; ++t) a[t] = V::fload(tokens + t * x.stride + k);
     for (int r = 0; r < kRows; ++r) {
       const F32 w = load_floats<V, kType>(base + r * stride, offset);
-      for (int t = 0; t < kTokens; ++t) total[r][t] = V::fma(w, a[t], total[r][t]);
+      for (int t = 0; t < kTokens; ++t) chain[r][t] = V::fma(w, a[t], chain[r][t]);
     }
   };
+  const int64_t whole = weight.cols / V::kLanes * V::kLanes;
   int64_t k = 0;
-  for (; k + V::kLanes <= weight.cols; k += V::kLanes) step(rows, weight.cols * kSize, k, k);
-  if (k < weight.cols) {
-    // The last columns of the rows, copied out and padded with 0 so that nothing beyond the matrix is read.
-    alignas(64) char tail[kRows][V::kLanes * kSize] = {};
-    for (int r = 0; r < kRows; ++r) {
-      std::memcpy(tail[r], rows + (r * weight.cols + k) * kSize,
-                  static_cast<size_t>((weight.cols - k) * kSize));
+  do {
+    for (auto& row : chain) {
+      for (F32& t : row) t = V::fset1(0.0f);
     }
-    step(tail[0], V::kLanes * kSize, 0, k);
-  }
+    const int64_t last = k + std::min(kChain * V::kLanes, whole - k);
+    for (; k < last; k += V::kLanes) step(rows, weight.cols * kSize, k, k);
+    if (k == whole && k < weight.cols) {
+      // The last columns of the rows, copied out and padded with 0 so that nothing beyond the matrix is read.
+      alignas(64) char tail[kRows][V::kLanes * kSize] = {};
+      for (int r = 0; r < kRows; ++r) {
+        std::memcpy(tail[r], rows + (r * weight.cols + k) * kSize,
+                    static_cast<size_t>((weight.cols - k) * kSize));
+      }
+      step(tail[0], V::kLanes * kSize, 0, k);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int t = 0; t < kTokens; ++t) total[r][t] = V::fadd(total[r][t], chain[r][t]);
+    }
+  } while (k < whole);
   for (int r = 0; r < kRows; ++r) {
     for (int t = 0; t < kTokens; ++t) {
       sums.data[(m + t) * sums.stride + n + r] = V::horizontal_sum(total[r][t]);

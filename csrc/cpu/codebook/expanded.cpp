@@ -6,18 +6,12 @@
 #include "core/scratch.h"
 
 namespace lowbit::codebook {
-namespace {
-
-// Tokens that meet expanded rows: their fp32 values fit the last level cache.
-constexpr int64_t kBlockTokens = 256;
-
-}  // namespace
 
 lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* scales,
                               lowbit_dtype scales_dtype) {
   thread_local Scratch scratch;
   const int64_t inputs = call.x.cols, outputs = call.y.cols, stride = padded(inputs);
-  const int64_t block = std::min(kBlockTokens, call.x.rows);
+  const int64_t block = std::min(kExpandedBlock, call.x.rows);
   const int64_t tiles = (outputs + kExpandedRows - 1) / kExpandedRows;
   const int threads = static_cast<int>(std::min<int64_t>(get_num_threads(), Pieces::kMaxThreads));
 

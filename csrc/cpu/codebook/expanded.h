@@ -1,4 +1,4 @@
-// The product for many tokens: some rows become fp32 in a cache, once, and meet all tokens as a dense matrix.
+// The product for many tokens: some rows become fp32 in a cache and meet a block of tokens as a dense matrix.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,9 @@ namespace lowbit::codebook {
 // from those of the forms for few tokens, which batches of up to 32 must keep.
 constexpr int64_t kExpandedTokens = 48;
 static_assert(kExpandedTokens > 32);
+
+// Tokens that meet expanded rows: their fp32 values fit the last level cache.
+constexpr int64_t kExpandedBlock = 256;
 
 // expand(row, count, weight): `count` <= kExpandedRows rows from `row` on, fp32 [count][in_features].
 using ExpandRows = FunctionRef<void(int64_t row, int64_t count, float* weight)>;

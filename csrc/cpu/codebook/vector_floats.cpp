@@ -8,6 +8,10 @@ namespace {
 // Products of one token that a run touches: they fit the first level cache beside the codes.
 constexpr int64_t kRunBytesToken = int64_t{1} << 15;
 
+// Codes whose products are added in fp32, always the same ones; a sum of all of a long row would be off by
+// more than the products' rounding.
+constexpr int64_t kSegmentCodes = 128;
+
 constexpr int kMaxVectorSize = 64;  // of the C interface
 
 // Row n in fp32 without its scale, from `vectors` [codebooks][256][size]; kSize 0: any size.
@@ -39,6 +43,7 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
   const int64_t run =
       run_positions(position_floats * sizeof(float), block == 1 ? kRunBytesToken : kRunBytesBlock);
 
+  const int64_t segment = std::max<int64_t>(kSegmentCodes / shape.codebooks, 1);
   const int64_t workers = blocks.workers();
   const int64_t x_floats = shape.positions * shape.size * block;
   ScratchLayout layout;
@@ -48,6 +53,7 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
   const size_t x_at = layout.add<float>(workers * x_floats);
   const size_t products_at = layout.add<float>(workers * stretch * position_floats);
   const size_t sums_at = layout.add<float>(workers * shape.rows * block);
+  const size_t totals_at = layout.add<double>(workers * shape.rows * block);
   std::byte* const base = scratch.reserve(layout.size());
   if (base == nullptr) return out_of_memory(call, layout.size());
   const Codebooks codebooks =
@@ -58,25 +64,41 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
     float* const x = at<float>(base, x_at) + worker * x_floats;
     float* const products = at<float>(base, products_at) + worker * stretch * position_floats;
     float* const sums = at<float>(base, sums_at) + worker * shape.rows * block;
+    double* const totals = at<double>(base, totals_at) + worker * shape.rows * block;
     // Unused lanes repeat the last token.
     for (int64_t t = 0; t < block; ++t) {
       if (t < used) load_padded(shape, call, m + t, row);
       for (int64_t k = 0; k < shape.positions * shape.size; ++k) x[k * block + t] = row[k];
     }
     std::fill(sums, sums + shape.rows * block, 0.0f);
+    std::fill(totals, totals + shape.rows * block, 0.0);
+    const int threads = blocks.threads();
+    const auto add_up = [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin * block; i < end * block; ++i) {
+        totals[i] += double{sums[i]};
+        sums[i] = 0.0f;
+      }
+    };
     for (int64_t first = 0; first < shape.positions; first += stretch) {
-      const int64_t count = std::min(stretch, shape.positions - first);
-      parallel_for(count, 0, [&](int64_t begin, int64_t end, int) {
+      const int64_t last = std::min(first + stretch, shape.positions);
+      parallel_for(last - first, threads, [&](int64_t begin, int64_t end, int) {
         kernels.vector_products(codebooks, x + first * shape.size * block, lanes, begin, end, products);
       });
-      parallel_for(shape.rows, 0, [&](int64_t begin, int64_t end, int) {
-        for_runs(begin, end, count, run, [&](int64_t n, int64_t last, int64_t j, int64_t positions) {
-          kernels.vector_sums(weight, products + j * position_floats, lanes, first + j, positions, sums, n,
-                              last);
-        });
+      parallel_for(shape.rows, threads, [&](int64_t begin, int64_t end, int) {
+        for (int64_t n = begin; n < end; n += kRunRows) {
+          const int64_t rows_end = std::min(n + kRunRows, end);
+          for (int64_t j = first, next; j < last; j = next) {
+            const int64_t segment_end = std::min((j / segment + 1) * segment, shape.positions);
+            next = std::min({j + run, segment_end, last});
+            kernels.vector_sums(weight, products + (j - first) * position_floats, lanes, j, next - j, sums, n,
+                                rows_end);
+            if (next == segment_end) add_up(n, rows_end);
+          }
+        }
       });
     }
-    finish_tokens(weight, call, m, used, [&](int64_t n, int64_t t) { return sums[n * block + t]; });
+    finish_tokens(weight, call, threads, m, used,
+                  [&](int64_t n, int64_t t) { return static_cast<float>(totals[n * block + t]); });
   });
   return LOWBIT_OK;
 }

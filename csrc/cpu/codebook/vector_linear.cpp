@@ -10,15 +10,20 @@ constexpr int64_t kFixedPointEntries = 64;
 // From this many tokens on a block with unused lanes is cheaper than one token at a time.
 constexpr int64_t kBlockTokensFloats = 4, kBlockTokensFixed = 9;
 
-// Whether multiplying with expanded rows takes less than products of all vectors and sums by code. Measured
-// in multiply-adds, an expanded weight takes 1.3 and an addition of a sum 3.
-bool expands(const VectorShape& shape, bool fixed) {
-  // Sums in fixed point are the same for every number of tokens, which is given up for layers of many codes
-  // only.
-  if (fixed) return 2 * shape.codebooks >= shape.size;
+// Digits of 7 bits that an int32 holds the sum of.
+constexpr int64_t kDigitEntries = INT32_MAX / ((1 << VectorDigitSums::kBits) - 1);
+
+// Whether multiplying with expanded rows takes less than products of all vectors and sums by code. Counted in
+// multiply-adds, an expanded weight takes 1.3, an addition of a sum 3, and expanding a code 10 cycles, or 20
+// where its loop does not know the size of vectors.
+bool expands(const VectorShape& shape, int64_t tokens, int64_t lanes) {
+  if (tokens < kExpandedTokens || lanes == 1) return false;
+  const bool known = shape.size == 1 || shape.size == 2 || shape.size == 4 || shape.size == 8;
   const int64_t codes = shape.positions * shape.codebooks;
-  return 13 * shape.rows * shape.positions * shape.size <
-         10 * codes * (3 * shape.rows + kVectorCodes * shape.size);
+  const double expanding = static_cast<double>(lanes * (known ? 10 : 20) * codes * shape.rows) /
+                           static_cast<double>(std::min(tokens, kExpandedBlock));
+  return 1.3 * static_cast<double>(shape.rows * shape.positions * shape.size) + expanding <
+         static_cast<double>(codes * (3 * shape.rows + kVectorCodes * shape.size));
 }
 
 }  // namespace
@@ -45,10 +50,12 @@ void load_padded(const VectorShape& shape, const Call& call, int64_t m, float* r
 
 lowbit_status vector_linear(const lowbit_codebook_vector& weight, bool fixed_point, const Call& call) {
   const VectorShape shape(weight);
-  const bool fixed = fixed_point && call.kernels.vector_digit_sums != nullptr &&
-                     shape.positions * shape.codebooks >= kFixedPointEntries;
-  const int64_t tokens = call.x.rows, lanes = call.kernels.lanes;
-  if (tokens >= kExpandedTokens && expands(shape, fixed)) return multiply_expanded(weight, call);
+  const int64_t tokens = call.x.rows, lanes = call.kernels.lanes, entries = shape.positions * shape.codebooks;
+  const bool integers = fixed_point && call.kernels.vector_digit_sums != nullptr;
+  // Sums in fixed point are the same for every number of tokens, and so are those of layers that are too
+  // small or too large for it.
+  if (!integers && expands(shape, tokens, lanes)) return multiply_expanded(weight, call);
+  const bool fixed = integers && entries >= kFixedPointEntries && entries <= kDigitEntries;
   const int64_t block_tokens = fixed ? kBlockTokensFixed : kBlockTokensFloats;
   const int64_t in_blocks = tokens % lanes >= block_tokens ? tokens : tokens / lanes * lanes;
   if (in_blocks > 0) {

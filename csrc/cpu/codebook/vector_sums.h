@@ -57,7 +57,7 @@ class Blocks {
 
   // Blocks that are summed at the same time, and the threads of each.
   int64_t workers() const { return count_ >= threads_ ? threads_ : 1; }
-  int64_t threads() const { return threads_ / workers(); }
+  int threads() const { return workers() == 1 ? threads_ : 1; }
 
   // sum(m, used, worker) for tokens m .. m + used - 1.
   template <class Sum>
@@ -96,10 +96,10 @@ void for_runs(int64_t begin, int64_t end, int64_t count, int64_t run, Use use) {
 
 // Rows of y for tokens m .. m + tokens - 1, from value(n, t) for token m + t.
 template <class Value>
-void finish_tokens(const lowbit_codebook_vector& weight, const Call& call, int64_t m, int64_t tokens,
-                   Value value) {
+void finish_tokens(const lowbit_codebook_vector& weight, const Call& call, int threads, int64_t m,
+                   int64_t tokens, Value value) {
   constexpr int64_t kRows = 128;
-  parallel_for(weight.out_features, 0, [&](int64_t begin, int64_t end, int) {
+  parallel_for(weight.out_features, threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t first = begin; first < end; first += kRows) {
       const int64_t count = std::min(kRows, end - first);
       for (int64_t t = 0; t < tokens; ++t) {

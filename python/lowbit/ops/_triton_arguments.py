@@ -34,8 +34,10 @@ def signs(
 ) -> None:
     """Raise a typed error unless the arguments of triton_signs_linear fit each other."""
     _check(x, in_features, bias, out_features, precision, weight, scales, router, in_scales, out_scales)
-    if segments and sum(segments) != out_features:
-        raise ShapeError("segments do not add up to out_features", found=list(segments), allowed=out_features)
+    if segments and (min(segments) < 1 or sum(segments) != out_features):
+        raise ShapeError(
+            "segments of 1 or more do not add up to out_features", found=list(segments), allowed=out_features
+        )
     _check_blocks(weight, (1,), in_features, out_features)
     check_groups("scales", scales, out_features, in_features, group_size)
     check_mix(router, in_scales, out_scales, len(segments), in_features, out_features)
@@ -124,6 +126,10 @@ def codebook_vector(
     rows = out_scales.shape[0] if out_scales.dim() == 1 else 0
     _check(x, in_features, bias, rows, precision, weight, codebooks, out_scales)
     books, size = (codebooks.shape[0], codebooks.shape[2]) if codebooks.dim() == 3 else (0, 1)
+    if books < 1 or not 1 <= size <= 64:
+        raise ShapeError(
+            "wrong shape of 'codebooks'", found=list(codebooks.shape), allowed="[books, 256, 1..64]"
+        )
     check_tensor("codebooks", codebooks, (books, 256, size))
     check_tensor("out_scales", out_scales, (rows,))
     check_tensor("weight", weight, (books, rows, padded_positions(in_features, size)), (torch.uint8,))

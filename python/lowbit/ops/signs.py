@@ -114,8 +114,10 @@ def _out_features(
         rows = out_scales.shape[-1]
     else:
         raise ShapeError("tiles are padded and do not tell the number of rows", allowed="out_features=N")
-    if segments and sum(segments) != rows:
-        raise ShapeError("segments do not add up to the rows of the weight", found=segments, allowed=rows)
+    if segments and (min(segments) < 1 or sum(segments) != rows):
+        raise ShapeError(
+            "segments of 1 or more do not add up to the rows of the weight", found=segments, allowed=rows
+        )
     if given is not None and given != rows:
         raise ShapeError("out_features is not the number of rows of the weight", found=given, allowed=rows)
     return rows
