@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include "cpu/bits/lookup_product.h"
+#include "cpu/bits/patterns512.h"
 #include "cpu/isa/avx512.h"
 
 namespace lowbit {
@@ -105,11 +106,6 @@ struct Lookup512 {
     LOWBIT_KEEP(sum);
   }
 
-  template <int kSize>
-  struct Bytes {
-    alignas(kSize) uint8_t bytes[kSize];
-  };
-
   static LOWBIT_INLINE __m512i select(__m512i mask, __m512i a, __m512i b) {
     return _mm512_ternarylogic_epi32(mask, a, b, 0xca);
   }
@@ -127,20 +123,10 @@ struct Lookup512 {
     }
     return result;
   }
-  // Byte i of dword n: bit i of n.
-  static constexpr Bytes<64> selected() {
-    Bytes<64> result{};
-    for (int n = 0; n < 16; ++n) {
-      for (int i = 0; i < 4; ++i) result.bytes[4 * n + i] = static_cast<uint8_t>(n >> i & 1);
-    }
-    return result;
-  }
   static const Bytes<32> kOrder;
-  static const Bytes<64> kSelected;
 };
 
-constexpr Lookup512::Bytes<32> Lookup512::kOrder = order();
-constexpr Lookup512::Bytes<64> Lookup512::kSelected = selected();
+constexpr Bytes<32> Lookup512::kOrder = order();
 
 }  // namespace
 }  // namespace lowbit

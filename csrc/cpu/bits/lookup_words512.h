@@ -22,6 +22,7 @@
 #include <cstring>
 
 #include "cpu/bits/lookup_product.h"
+#include "cpu/bits/patterns512.h"
 #include "cpu/isa/avx512.h"
 
 namespace lowbit {
@@ -148,31 +149,16 @@ struct WordLookup512 {
     return _mm512_mask_blend_epi16(0xaaaaaaaa, without, _mm512_slli_epi32(with, 16));
   }
 
-  template <int kSize>
-  struct Bytes {
-    alignas(kSize) uint8_t bytes[kSize];
-  };
-
   // Where a block of codes has input i.
   static constexpr Bytes<32> order() {
     Bytes<32> result{};
     for (int i = 0; i < 32; ++i) result.bytes[i] = static_cast<uint8_t>(4 * (i % 8) + i / 8);
     return result;
   }
-  // Byte i of dword n: bit i of n.
-  static constexpr Bytes<64> selected() {
-    Bytes<64> result{};
-    for (int n = 0; n < 16; ++n) {
-      for (int i = 0; i < 4; ++i) result.bytes[4 * n + i] = static_cast<uint8_t>(n >> i & 1);
-    }
-    return result;
-  }
   static const Bytes<32> kOrder;
-  static const Bytes<64> kSelected;
 };
 
-constexpr WordLookup512::Bytes<32> WordLookup512::kOrder = order();
-constexpr WordLookup512::Bytes<64> WordLookup512::kSelected = selected();
+constexpr Bytes<32> WordLookup512::kOrder = order();
 
 }  // namespace
 }  // namespace lowbit

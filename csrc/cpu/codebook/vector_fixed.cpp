@@ -75,6 +75,14 @@ class Parts {
   int64_t planes_, cuts_;
 };
 
+// Runs over some rows and some of `count` positions: use(n, end, j, positions).
+template <class Use>
+void for_runs(int64_t begin, int64_t end, int64_t count, int64_t run, Use use) {
+  for (int64_t n = begin; n < end; n += kRunRows) {
+    for (int64_t j = 0; j < count; j += run) use(n, std::min(n + kRunRows, end), j, std::min(run, count - j));
+  }
+}
+
 }  // namespace
 
 lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call) {
@@ -169,10 +177,14 @@ lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& cal
     int64_t* const totals = at<int64_t>(base, totals_at) + worker * sums_integers;
     // Unused lanes repeat the last token.
     for (int64_t t = 0; t < lanes; ++t) {
-      if (t < used) load_padded(shape, call, m + t, row);
-      const Steps token(shape, row, vector_norm);
-      inverses[t] = token.inverse;
-      steps[t] = token.step;
+      if (t < used) {
+        load_padded(shape, call, m + t, row);
+        const Steps token(shape, row, vector_norm);
+        inverses[t] = token.inverse;
+        steps[t] = token.step;
+      } else {
+        inverses[t] = inverses[t - 1];
+      }
       for (int64_t k = 0; k < shape.positions * shape.size; ++k) x[k * lanes + t] = row[k];
     }
     parts.run([&](const Part& part) {

@@ -1,7 +1,7 @@
 // Vector codebooks: the ways to sum, and what they share.
 //
-// Each makes the products of all codebook vectors with a stretch of x and adds them up by code, then goes on
-// to the next stretch.
+// Sums make the products of all codebook vectors with a stretch of x, add them up by code and go on to the
+// next stretch; where codes are many, rows are expanded instead.
 #pragma once
 
 #include <algorithm>
@@ -84,14 +84,6 @@ class Blocks {
 // Positions whose products, `position_bytes` each, make `run_bytes`.
 constexpr int64_t run_positions(int64_t position_bytes, int64_t run_bytes) {
   return std::max<int64_t>(run_bytes / position_bytes, 1);
-}
-
-// Runs over some rows and some of `count` positions: use(n, end, j, positions).
-template <class Use>
-void for_runs(int64_t begin, int64_t end, int64_t count, int64_t run, Use use) {
-  for (int64_t n = begin; n < end; n += kRunRows) {
-    for (int64_t j = 0; j < count; j += run) use(n, std::min(n + kRunRows, end), j, std::min(run, count - j));
-  }
 }
 
 // Rows of y for tokens m .. m + tokens - 1, from value(n, t) for token m + t.
