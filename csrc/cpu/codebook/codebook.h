@@ -95,8 +95,8 @@ struct CodebookKernels {
   // positions [begin, end) (vector_size each), products [position][codebook][256][block].
   void (*vector_products)(const Codebooks& codebooks, const float* x, int32_t block, int64_t begin,
                           int64_t end, float* products);
-  // sums[n][block] += products[j][c][codes[c][n][first + j]], j ascending, c ascending within j, for the
-  // `positions` positions that products holds. Rows [begin, end).
+  // sums[n - begin][block] += products[j][c][codes[c][n][first + j]], j ascending, c ascending within j, for
+  // the `positions` positions that products holds. Rows [begin, end).
   void (*vector_sums)(const lowbit_codebook_vector& weight, const float* products, int32_t block,
                       int64_t first, int64_t positions, float* sums, int64_t begin, int64_t end);
 

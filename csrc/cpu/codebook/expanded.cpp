@@ -10,7 +10,10 @@ namespace lowbit::codebook {
 lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* scales,
                               lowbit_dtype scales_dtype) {
   thread_local Scratch scratch;
-  const int64_t inputs = call.x.cols, outputs = call.y.cols, stride = padded(inputs);
+  const int64_t inputs = call.x.cols, outputs = call.y.cols;
+  // Most rows are a multiple of 4 KB long; tokens as far apart would meet in one set of the first level
+  // cache.
+  const int64_t stride = padded(inputs) + 32;
   const int64_t block = std::min(kExpandedBlock, call.x.rows);
   const int64_t tiles = (outputs + kExpandedRows - 1) / kExpandedRows;
   const int threads = static_cast<int>(std::min<int64_t>(get_num_threads(), Pieces::kMaxThreads));

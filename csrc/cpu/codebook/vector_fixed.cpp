@@ -42,17 +42,18 @@ struct Steps {
 // products nor sums. Integers may be added in any order.
 struct Part {
   int64_t index;
-  int64_t plane;  // of sums: one for each cut of the positions
-  int64_t first_row, last_row;
-  int64_t first, last;  // positions
+  int64_t plane;                // of sums: one for each cut of the positions
+  int64_t first_row, last_row;  // of the band
+  int64_t first, last;          // positions
 };
 
 class Parts {
  public:
-  Parts(const VectorShape& shape, int64_t threads)
-      : shape_(shape),
+  Parts(const VectorShape& shape, const Band& band, int64_t threads)
+      : positions_(shape.positions),
+        rows_(band.rows()),
         planes_(std::clamp<int64_t>(shape.positions / kLeastPositions, 1, threads)),
-        cuts_(std::clamp<int64_t>(threads / planes_, 1, shape.rows)) {}
+        cuts_(std::clamp<int64_t>(threads / planes_, 1, rows_)) {}
 
   int64_t planes() const { return planes_; }
   int64_t count() const { return planes_ * cuts_; }
@@ -62,8 +63,8 @@ class Parts {
     parallel_for(count(), static_cast<int>(count()), [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t plane = i / cuts_, cut = i % cuts_;
-        task(Part{i, plane, shape_.rows * cut / cuts_, shape_.rows * (cut + 1) / cuts_,
-                  shape_.positions * plane / planes_, shape_.positions * (plane + 1) / planes_});
+        task(Part{i, plane, rows_ * cut / cuts_, rows_ * (cut + 1) / cuts_, positions_ * plane / planes_,
+                  positions_ * (plane + 1) / planes_});
       }
     });
   }
@@ -71,7 +72,7 @@ class Parts {
  private:
   static constexpr int64_t kLeastPositions = 64;  // a cache line of a row's codes
 
-  VectorShape shape_;
+  int64_t positions_, rows_;
   int64_t planes_, cuts_;
 };
 
@@ -89,10 +90,11 @@ lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call)
   thread_local Scratch scratch;
   const CodebookKernels& kernels = call.kernels;
   const VectorShape shape(weight);
-  const Parts parts(shape, get_num_threads());
+  const Band band{0, shape.rows};
+  const Parts parts(shape, band, get_num_threads());
   const int64_t position_bytes = shape.codebooks * kDigitTableBytes;
   const int64_t stretch = shape.stretch(position_bytes);
-  const int64_t plane = VectorDigitSums::kDigits * shape.rows;
+  const int64_t plane = VectorDigitSums::kDigits * band.rows();
 
   ScratchLayout layout;
   const size_t vectors_at = layout.add<float>(shape.codebook_floats());
@@ -113,7 +115,7 @@ lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call)
     const Steps steps(shape, x, vector_norm);
     parts.run([&](const Part& part) {
       uint8_t* const tables = at<uint8_t>(base, tables_at) + part.index * stretch * position_bytes;
-      const VectorDigitSums sums{digits + part.plane * plane, shape.rows};
+      const VectorDigitSums sums{digits + part.plane * plane, band.rows()};
       for (int d = 0; d < VectorDigitSums::kDigits; ++d) {
         std::fill(sums.data + d * sums.stride + part.first_row, sums.data + d * sums.stride + part.last_row,
                   0);
@@ -125,11 +127,11 @@ lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call)
       }
     });
     const int64_t offset = shape.positions * shape.codebooks * VectorDigitSums::kHalf;
-    finish_tokens(weight, call, get_num_threads(), m, 1, [&](int64_t n, int64_t) {
+    finish_tokens(weight, call, band, get_num_threads(), m, 1, [&](int64_t n, int64_t) {
       int64_t sum = -offset;
       for (int64_t p = 0; p < parts.planes(); ++p) {
         for (int d = 0; d < VectorDigitSums::kDigits; ++d) {
-          sum += int64_t{digits[p * plane + d * shape.rows + n]} << (d * VectorDigitSums::kBits);
+          sum += int64_t{digits[p * plane + d * band.rows() + n]} << (d * VectorDigitSums::kBits);
         }
       }
       return steps.step * static_cast<float>(sum);
@@ -138,14 +140,14 @@ lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call)
   return LOWBIT_OK;
 }
 
-lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& call) {
+lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& call, const Band& band) {
   thread_local Scratch scratch;
   const CodebookKernels& kernels = call.kernels;
   const VectorShape shape(weight);
   const int64_t lanes = kernels.lanes;
   const Blocks blocks(call.x.rows, lanes);
-  const Parts parts(shape, blocks.threads());
-  const int64_t row_integers = shape.rows * lanes;
+  const Parts parts(shape, band, blocks.threads());
+  const int64_t row_integers = band.rows() * lanes;
   const int64_t position_integers = shape.codebooks * kVectorCodes * lanes;
   const int64_t stretch = shape.stretch(position_integers * sizeof(int32_t));
   const int64_t run = run_positions(position_integers * sizeof(int32_t), kRunBytesBlock);
@@ -203,7 +205,7 @@ lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& cal
         for_runs(part.first_row, part.last_row, count, run,
                  [&](int64_t n, int64_t last, int64_t j, int64_t positions) {
                    kernels.vector_integer_sums(weight, products + j * position_integers, first + j, positions,
-                                               sums, n, last);
+                                               sums + n * lanes, band.begin + n, band.begin + last);
                  });
         entries += count * shape.codebooks;
         if (entries + stretch * shape.codebooks <= kIntegerEntries && first + count < part.last) continue;
@@ -214,7 +216,7 @@ lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& cal
         entries = 0;
       }
     });
-    finish_tokens(weight, call, blocks.threads(), m, used, [&](int64_t n, int64_t t) {
+    finish_tokens(weight, call, band, blocks.threads(), m, used, [&](int64_t n, int64_t t) {
       int64_t total = 0;
       for (int64_t p = 0; p < parts.planes(); ++p) total += totals[p * row_integers + n * lanes + t];
       return steps[t] * static_cast<float>(total);

@@ -20,19 +20,27 @@ void expand_row(const lowbit_codebook_vector& weight, const float* vectors, int6
   const VectorShape shape(weight);
   const int64_t size = kSize > 0 ? kSize : shape.size, plane = shape.rows * shape.positions;
   const uint8_t* const codes = weight.codes + n * shape.positions;
-  for (int64_t j = 0, k = 0; j < shape.positions; ++j, k += size) {
+  const auto position = [&](int64_t j, float* out) {
     float sum[kSize > 0 ? kSize : kMaxVectorSize] = {};
     for (int64_t c = 0; c < shape.codebooks; ++c) {
       const float* const vector = vectors + (c * kVectorCodes + codes[c * plane + j]) * size;
       for (int64_t d = 0; d < size; ++d) sum[d] += vector[d];
     }
-    std::copy(sum, sum + std::min(size, weight.in_features - k), expanded + k);
+    return std::copy_n(sum, size, out);
+  };
+  const int64_t whole = weight.in_features / size;
+  for (int64_t j = 0; j < whole; ++j) expanded = position(j, expanded);
+  if (whole < shape.positions) {
+    float last[kMaxVectorSize];
+    position(whole, last);
+    std::copy_n(last, weight.in_features - whole * size, expanded);
   }
 }
 
 }  // namespace
 
-lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, int64_t block) {
+lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, const Band& band,
+                         int64_t block) {
   thread_local Scratch scratch;
   const CodebookKernels& kernels = call.kernels;
   const VectorShape shape(weight);
@@ -52,8 +60,8 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
   const size_t row_at = layout.add<float>(workers * shape.row_floats);
   const size_t x_at = layout.add<float>(workers * x_floats);
   const size_t products_at = layout.add<float>(workers * stretch * position_floats);
-  const size_t sums_at = layout.add<float>(workers * shape.rows * block);
-  const size_t totals_at = layout.add<double>(workers * shape.rows * block);
+  const size_t sums_at = layout.add<float>(workers * band.rows() * block);
+  const size_t totals_at = layout.add<double>(workers * band.rows() * block);
   std::byte* const base = scratch.reserve(layout.size());
   if (base == nullptr) return out_of_memory(call, layout.size());
   const Codebooks codebooks =
@@ -63,15 +71,15 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
     float* const row = at<float>(base, row_at) + worker * shape.row_floats;
     float* const x = at<float>(base, x_at) + worker * x_floats;
     float* const products = at<float>(base, products_at) + worker * stretch * position_floats;
-    float* const sums = at<float>(base, sums_at) + worker * shape.rows * block;
-    double* const totals = at<double>(base, totals_at) + worker * shape.rows * block;
+    float* const sums = at<float>(base, sums_at) + worker * band.rows() * block;
+    double* const totals = at<double>(base, totals_at) + worker * band.rows() * block;
     // Unused lanes repeat the last token.
     for (int64_t t = 0; t < block; ++t) {
       if (t < used) load_padded(shape, call, m + t, row);
       for (int64_t k = 0; k < shape.positions * shape.size; ++k) x[k * block + t] = row[k];
     }
-    std::fill(sums, sums + shape.rows * block, 0.0f);
-    std::fill(totals, totals + shape.rows * block, 0.0);
+    std::fill(sums, sums + band.rows() * block, 0.0f);
+    std::fill(totals, totals + band.rows() * block, 0.0);
     const int threads = blocks.threads();
     const auto add_up = [&](int64_t begin, int64_t end) {
       for (int64_t i = begin * block; i < end * block; ++i) {
@@ -84,20 +92,20 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
       parallel_for(last - first, threads, [&](int64_t begin, int64_t end, int) {
         kernels.vector_products(codebooks, x + first * shape.size * block, lanes, begin, end, products);
       });
-      parallel_for(shape.rows, threads, [&](int64_t begin, int64_t end, int) {
+      parallel_for(band.rows(), threads, [&](int64_t begin, int64_t end, int) {
         for (int64_t n = begin; n < end; n += kRunRows) {
           const int64_t rows_end = std::min(n + kRunRows, end);
           for (int64_t j = first, next; j < last; j = next) {
             const int64_t segment_end = std::min((j / segment + 1) * segment, shape.positions);
             next = std::min({j + run, segment_end, last});
-            kernels.vector_sums(weight, products + (j - first) * position_floats, lanes, j, next - j, sums, n,
-                                rows_end);
+            kernels.vector_sums(weight, products + (j - first) * position_floats, lanes, j, next - j,
+                                sums + n * block, band.begin + n, band.begin + rows_end);
             if (next == segment_end) add_up(n, rows_end);
           }
         }
       });
     }
-    finish_tokens(weight, call, threads, m, used,
+    finish_tokens(weight, call, band, threads, m, used,
                   [&](int64_t n, int64_t t) { return static_cast<float>(totals[n * block + t]); });
   });
   return LOWBIT_OK;
@@ -115,7 +123,7 @@ lowbit_status multiply_expanded(const lowbit_codebook_vector& weight, const Call
 
   const auto expand = [&](int64_t row, int64_t count, float* expanded) {
     for (int64_t n = row; n < row + count; ++n, expanded += weight.in_features) {
-      switch (shape.size) {
+      switch (expands_by_constant(shape.size) ? shape.size : 0) {
         case 1:
           expand_row<1>(weight, vectors, n, expanded);
           break;
@@ -127,6 +135,9 @@ lowbit_status multiply_expanded(const lowbit_codebook_vector& weight, const Call
           break;
         case 8:
           expand_row<8>(weight, vectors, n, expanded);
+          break;
+        case 16:
+          expand_row<16>(weight, vectors, n, expanded);
           break;
         default:
           expand_row<0>(weight, vectors, n, expanded);

@@ -14,13 +14,13 @@ constexpr int64_t kBlockTokensFloats = 4, kBlockTokensFixed = 9;
 constexpr int64_t kDigitEntries = INT32_MAX / ((1 << VectorDigitSums::kBits) - 1);
 
 // Whether multiplying with expanded rows takes less than products of all vectors and sums by code. Counted in
-// multiply-adds, an expanded weight takes 1.3, an addition of a sum 3, and expanding a code 10 cycles, or 20
-// where its loop does not know the size of vectors.
+// multiply-adds, an expanded weight takes 1.3 and an addition of a sum 3; expanding a code takes 3 cycles,
+// and 2 more a value where its loop does not know the size of vectors.
 bool expands(const VectorShape& shape, int64_t tokens, int64_t lanes) {
   if (tokens < kExpandedTokens || lanes == 1) return false;
-  const bool known = shape.size == 1 || shape.size == 2 || shape.size == 4 || shape.size == 8;
+  const int64_t code_cycles = 3 + (expands_by_constant(shape.size) ? 0 : 2 * shape.size);
   const int64_t codes = shape.positions * shape.codebooks;
-  const double expanding = static_cast<double>(lanes * (known ? 10 : 20) * codes * shape.rows) /
+  const double expanding = static_cast<double>(lanes * code_cycles * codes * shape.rows) /
                            static_cast<double>(std::min(tokens, kExpandedBlock));
   return 1.3 * static_cast<double>(shape.rows * shape.positions * shape.size) + expanding <
          static_cast<double>(codes * (3 * shape.rows + kVectorCodes * shape.size));
@@ -51,21 +51,22 @@ void load_padded(const VectorShape& shape, const Call& call, int64_t m, float* r
 lowbit_status vector_linear(const lowbit_codebook_vector& weight, bool fixed_point, const Call& call) {
   const VectorShape shape(weight);
   const int64_t tokens = call.x.rows, lanes = call.kernels.lanes, entries = shape.positions * shape.codebooks;
+  // Where codes are few, sums in fixed point take the least at any number of tokens, and stay the same.
+  if (expands(shape, tokens, lanes)) return multiply_expanded(weight, call);
   const bool integers = fixed_point && call.kernels.vector_digit_sums != nullptr;
-  // Sums in fixed point are the same for every number of tokens, and so are those of layers that are too
-  // small or too large for it.
-  if (!integers && expands(shape, tokens, lanes)) return multiply_expanded(weight, call);
   const bool fixed = integers && entries >= kFixedPointEntries && entries <= kDigitEntries;
   const int64_t block_tokens = fixed ? kBlockTokensFixed : kBlockTokensFloats;
   const int64_t in_blocks = tokens % lanes >= block_tokens ? tokens : tokens / lanes * lanes;
-  if (in_blocks > 0) {
-    const Call blocks = call.tokens(0, in_blocks);
-    const lowbit_status bad = fixed ? sum_integers(weight, blocks) : sum_floats(weight, blocks, lanes);
+  const Call blocks = call.tokens(0, in_blocks);
+  for (Band band{0, 0}; in_blocks > 0 && band.end < shape.rows;) {
+    band = {band.end, std::min(band.end + Band::kRows, shape.rows)};
+    const lowbit_status bad =
+        fixed ? sum_integers(weight, blocks, band) : sum_floats(weight, blocks, band, lanes);
     if (bad) return bad;
   }
   if (in_blocks == tokens) return LOWBIT_OK;
   const Call rest = call.tokens(in_blocks, tokens - in_blocks);
-  return fixed ? sum_digits(weight, rest) : sum_floats(weight, rest, 1);
+  return fixed ? sum_digits(weight, rest) : sum_floats(weight, rest, Band{0, shape.rows}, 1);
 }
 
 }  // namespace lowbit::codebook

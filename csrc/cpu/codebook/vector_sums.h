@@ -86,32 +86,48 @@ constexpr int64_t run_positions(int64_t position_bytes, int64_t run_bytes) {
   return std::max<int64_t>(run_bytes / position_bytes, 1);
 }
 
-// Rows of y for tokens m .. m + tokens - 1, from value(n, t) for token m + t.
+// Rows that are summed at a time. Blocks of tokens for every thread of a large machine would need gigabytes
+// for the sums of all rows of a large head; their products are made again for each band, a few percent of its
+// sums.
+struct Band {
+  static constexpr int64_t kRows = 1 << 14;
+  int64_t begin, end;
+
+  int64_t rows() const { return end - begin; }
+};
+
+// A band's columns of y for tokens m .. m + tokens - 1, from value(n, t) of its row n and token m + t.
 template <class Value>
-void finish_tokens(const lowbit_codebook_vector& weight, const Call& call, int threads, int64_t m,
-                   int64_t tokens, Value value) {
+void finish_tokens(const lowbit_codebook_vector& weight, const Call& call, const Band& band, int threads,
+                   int64_t m, int64_t tokens, Value value) {
   constexpr int64_t kRows = 128;
-  parallel_for(weight.out_features, threads, [&](int64_t begin, int64_t end, int) {
+  parallel_for(band.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t first = begin; first < end; first += kRows) {
       const int64_t count = std::min(kRows, end - first);
       for (int64_t t = 0; t < tokens; ++t) {
         float sums[kRows];
         for (int64_t i = 0; i < count; ++i) sums[i] = value(first + i, t);
-        finish_rows(call, m + t, sums, weight.out_scales, weight.dtype, first, first + count);
+        finish_rows(call, m + t, sums, weight.out_scales, weight.dtype, band.begin + first,
+                    band.begin + first + count);
       }
     }
   });
 }
 
 // In fp32, `block` tokens at a time: 1, or the lanes of a vector.
-lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, int64_t block);
+lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, const Band& band,
+                         int64_t block);
 
-// In fp32 with rows that are expanded, for many tokens.
+// In fp32 with rows that are expanded, for many tokens. Loops over the values of a vector are compiled for
+// its size where that is one of these.
+constexpr bool expands_by_constant(int64_t size) {
+  return size <= 16 && (size & (size - 1)) == 0;
+}
 lowbit_status multiply_expanded(const lowbit_codebook_vector& weight, const Call& call);
 
 // In fixed point: token by token, or in blocks of tokens, with the same result. For CodebookKernels that have
 // them.
 lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call);
-lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& call);
+lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& call, const Band& band);
 
 }  // namespace lowbit::codebook

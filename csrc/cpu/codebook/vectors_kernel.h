@@ -142,10 +142,10 @@ LOWBIT_INLINE void sum_range(const lowbit_codebook_vector& weight, const typenam
                              int64_t end) {
   int64_t n = begin;
   for (; n + kSumRows <= end; n += kSumRows) {
-    sum_rows<Tokens, kSumRows>(weight, products, n, first, positions, sums + n * Tokens::kTokens);
+    sum_rows<Tokens, kSumRows>(weight, products, n, first, positions, sums + (n - begin) * Tokens::kTokens);
   }
   for (; n < end; ++n) {
-    sum_rows<Tokens, 1>(weight, products, n, first, positions, sums + n * Tokens::kTokens);
+    sum_rows<Tokens, 1>(weight, products, n, first, positions, sums + (n - begin) * Tokens::kTokens);
   }
 }
 
