@@ -3,11 +3,13 @@ latter two run emulated and interpreted. The one definition of correctness is `c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import strategies as st
 from lowbit import backends
-from lowbit.formats import PRECISIONS, Signs
+from lowbit.formats import PRECISIONS, CodebookVector, PackedWeight, Signs
 from lowbit.ops import signs
 from torch import Tensor
 
@@ -274,6 +276,29 @@ def test_layout_is_undone(target: Target, kind: str) -> None:
         assert torch.equal(tensor.cpu(), packed.tensors()[name]), name
     ids = torch.tensor([3, 49, 0, 3, 17], device=target.device)
     assert torch.equal(backend.rows(laid_out, metadata, ids).cpu(), packed.dequantize()[ids.cpu()])
+    assert backend.rows(laid_out, metadata, ids[:0]).shape == (0, 200)
+
+
+def codebooks() -> Iterator[PackedWeight]:
+    """Scalar ones of all bits with outliers, and vectors of other sizes."""
+    for bits in range(1, 9):
+        yield cases.make("outliers", 50, 300, 7, bits=bits).packed
+    rng = cases.generator(8)
+    for size, books in ((1, 1), (4, 3), (8, 1), (16, 2)):
+        codes = torch.randint(256, (books, 50, -(-300 // size)), generator=rng, dtype=torch.uint8)
+        tables = torch.randn(books, 256, size, generator=rng).half()
+        yield CodebookVector(codes, tables, torch.randn(50, generator=rng).half(), 300)
+
+
+@every_target
+def test_rows_of_codebooks(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole weight is never restored for them."""
+    backend = backends.get(target.backend)
+    ids = torch.tensor([3, 49, 0, 3, 17], device=target.device)
+    monkeypatch.setattr(type(backend), "restore", None)
+    for packed in codebooks():
+        rows = backend.rows(target.prepare(packed, any_bits=False), packed.metadata(), ids)
+        assert torch.equal(rows.cpu(), packed.dequantize()[ids.cpu()]), packed.metadata()
 
 
 @every_target

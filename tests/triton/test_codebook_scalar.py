@@ -124,8 +124,9 @@ def test_restored(bits: int, n: int, k: int) -> None:
     codebook.check_restored(make("outliers", n, k, bits=bits))
 
 
-def test_rows_are_restored_alone_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = make("scalar", 9, 300, bits=3)
+@pytest.mark.parametrize("kind", ["scalar", "outliers"])
+def test_rows_are_restored_alone_and_few_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = make(kind, 9, 300, bits=3)
     whole, metadata = layer.runtime(None), layer.packed.metadata()
     unpacked: list[int] = []
 

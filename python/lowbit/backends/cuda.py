@@ -27,7 +27,7 @@ from lowbit.backends.base import Availability, KernelChoice, Tensors, packed_for
 from lowbit.backends.torch import ARGUMENTS
 from lowbit.formats import FORMATS
 from lowbit.formats.base import Metadata, group_count
-from lowbit.formats.codebook import label_dtype
+from lowbit.formats.codebook import CodebookScalar, CodebookVector, label_dtype
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST = (8, 0)  # compute capability
@@ -36,6 +36,11 @@ SUPERBLOCK_BYTES = 2048  # of 16 rows; 1024 inputs of one bit each
 SPAN_INPUTS = 1024  # that the kernels take at a time: the units of whole spans exist
 TAIL_BYTES = 3 * SUPERBLOCK_BYTES  # that the kernels may read behind the last one
 WORD_BYTES = 16
+LANES = 32  # that a tile of codes is made of words for
+CODEBOOK_INPUTS = 256  # of a tile of scalar codes
+TABLE_BITS = (2, 3, 4)  # of scalar codes that are looked up by byte permutations
+ALIGNMENT = 256
+STEP_POSITIONS, CHUNK_PAIRS = 4, 8  # of vector codes: see csrc/cuda/codebook/vector.h
 KINDS_OF_BITS = ("signs", "planes")
 
 
@@ -86,8 +91,12 @@ def rows_of_bits(tiles: Tensor, in_features: int, out_features: int, ids: Tensor
     some = torch.cat(parts)
     total = tile_words(rows, in_features, widths) * WORD_BYTES * sum(widths) * len(widths)
     some = pad(some, (0, total - some.shape[0])).reshape(sum(widths), len(widths), -1, WORD_BYTES)
-    restored = restore_bits(some, in_features, rows)
-    return restored[:, torch.arange(ids.shape[0], device=ids.device) * TILE_ROWS + ids % TILE_ROWS]
+    return restore_bits(some, in_features, rows)[:, _places(ids)]
+
+
+def _places(ids: Tensor) -> Tensor:
+    """Where the rows `ids` are among those of their tiles, one tile after the other."""
+    return torch.arange(ids.shape[0], device=ids.device) * TILE_ROWS + ids % TILE_ROWS
 
 
 def repack_groups(values: Tensor, in_features: int, group_size: int) -> Tensor:
@@ -120,6 +129,35 @@ def restore_scalar(packed: Tensor, tables: Tensor, in_features: int) -> Tensor:
     """Canonical code planes back."""
     planes: Tensor = _layouts().cuda_restore_scalar(packed, tables, in_features)
     return planes
+
+
+def rows_of_scalar(packed: Tensor, tables: Tensor, in_features: int, ids: Tensor) -> Tensor:
+    """Canonical code planes of some rows: only the tiles that hold them are read."""
+    bits = tables.shape[1].bit_length() - 1
+    words = -(-in_features // CODEBOOK_INPUTS) * bits * LANES
+    some, rows = _tiles_of(packed, tables.shape[0], words, ids), TILE_ROWS * ids.shape[0]
+    if bits in TABLE_BITS:  # behind the tiles: two bytes of each entry, and a float32 of each row; not read
+        entries = -(-2 * rows * tables.shape[1] // ALIGNMENT) * ALIGNMENT
+        some = pad(some, (0, 0, 0, (entries + 4 * rows) // WORD_BYTES))
+    return restore_scalar(some, tables.new_zeros(rows, tables.shape[1]), in_features)[:, _places(ids)]
+
+
+def rows_of_vector(
+    packed: Tensor, codebooks: Tensor, in_features: int, out_features: int, ids: Tensor
+) -> Tensor:
+    """Canonical codes of some rows: only the tiles that hold them are read."""
+    books, _, size = codebooks.shape
+    steps = -(-in_features // (size * STEP_POSITIONS))
+    words = -(-steps * books // CHUNK_PAIRS) * LANES
+    behind = packed[-(-out_features // TILE_ROWS) * words :]  # codebooks, of all rows
+    some = torch.cat([_tiles_of(packed, out_features, words, ids), behind])
+    return restore_vector(some, codebooks, in_features, TILE_ROWS * ids.shape[0])[:, _places(ids)]
+
+
+def _tiles_of(packed: Tensor, out_features: int, words: int, ids: Tensor) -> Tensor:
+    """uint8 [n words, 16]: the tiles of rows `ids`, `packed` beginning with tiles of so many words."""
+    tiles = -(-out_features // TILE_ROWS)
+    return packed[: tiles * words].reshape(tiles, words, WORD_BYTES)[ids // TILE_ROWS].flatten(0, 1)
 
 
 def repack_vector(codes: Tensor, codebooks: Tensor, in_features: int) -> Tensor:
@@ -222,6 +260,16 @@ class CudaBackend:
 
     def rows(self, tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
         kind, in_features = str(metadata["kind"]), int(metadata["in_features"])
+        if ids.shape[0] == 0:  # the kernels that restore layouts take none
+            return torch.empty(0, in_features, device=ids.device)
+        if kind == "codebook_scalar":
+            planes = rows_of_scalar(tensors["weight"], tensors["tables"], in_features, ids)
+            return CodebookScalar(**tensors, in_features=in_features).expand_codes(planes, ids)
+        if kind == "codebook_vector":
+            codebooks, rows = tensors["codebooks"], int(metadata["out_features"])
+            codes = rows_of_vector(tensors["weight"], codebooks, in_features, rows, ids)
+            every = torch.arange(ids.shape[0], device=ids.device)
+            return CodebookVector(codes, codebooks, tensors["out_scales"][ids], in_features)._expand(every)
         if kind not in KINDS_OF_BITS:
             return packed_format(self.restore(tensors, metadata), metadata)._expand(ids)
         bits = rows_of_bits(tensors["weight"], in_features, int(metadata["out_features"]), ids)

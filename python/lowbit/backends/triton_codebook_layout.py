@@ -34,7 +34,7 @@ from lowbit.backends.cuda import order_labels
 from lowbit.backends.triton_layout import rows_at_a_time
 from lowbit.formats.base import Metadata
 from lowbit.formats.bits import pack_codes, unpack_codes
-from lowbit.formats.codebook import label_dtype
+from lowbit.formats.codebook import CodebookScalar, label_dtype
 
 SUPERBLOCK_INPUTS = 256
 LINE_WORDS = 8
@@ -87,18 +87,16 @@ def restore(tensors: Tensors, metadata: Metadata) -> Tensors:
 
 
 def rows(tensors: Tensors, metadata: Metadata, ids: Tensor) -> Tensor:
-    """Dequantised rows `ids` of the weight, float32 [n, in_features]; no others are restored.
-
-    But where a scalar codebook has outliers, which say by their places of which row they are.
-    """
-    kind, some = str(metadata["kind"]), dict(tensors)
-    if kind == "codebook_scalar" and "outlier_values" not in tensors:
-        some |= {name: tensors[name][ids] for name in ("weight", "tables")}
-    elif kind == "codebook_vector":
-        some |= {"weight": tensors["weight"][:, ids], "out_scales": tensors["out_scales"][ids]}
-    else:
-        return packed_format(restore(tensors, metadata), metadata)._expand(ids)
-    return packed_format(restore(some, metadata), metadata)._expand(torch.arange(len(ids), device=ids.device))
+    """Dequantised rows `ids` of the weight, float32 [n, in_features]; no others are restored."""
+    kind, in_features = str(metadata["kind"]), int(metadata["in_features"])
+    if kind == "codebook_scalar":
+        codes = restore_scalar(tensors["weight"][ids], tensors["tables"].shape[1], in_features)
+        return CodebookScalar(**tensors, in_features=in_features).expand_codes(codes, ids)
+    if kind == "codebook_vector":
+        some = {"weight": tensors["weight"][:, ids], "out_scales": tensors["out_scales"][ids]}
+        every = torch.arange(len(ids), device=ids.device)
+        return packed_format(restore({**tensors, **some}, metadata), metadata)._expand(every)
+    return packed_format(restore(tensors, metadata), metadata)._expand(ids)
 
 
 def lay_out_vector(codes: Tensor, in_features: int, vector_size: int) -> Tensor:

@@ -250,9 +250,17 @@ class CodebookScalar(PackedWeight):
             )
 
     def _expand(self, ids: Tensor) -> Tensor:
+        return self.expand_codes(self.weight[:, ids], ids)
+
+    def _expand_traced(self, ids: Tensor) -> Tensor:
+        """The same with shapes that do not depend on the outliers' places: looks at all outliers."""
+        return self._with_all_outliers(self._look_up(self.weight[:, ids], ids), ids)
+
+    def expand_codes(self, planes: Tensor, ids: Tensor) -> Tensor:
+        """The same, the code planes of these rows being `planes`: `weight` is not looked at."""
+        rows = self._look_up(planes, ids)
         if torch.compiler.is_compiling():
-            return self._expand_traced(ids)
-        rows = self._look_up(ids)
+            return self._with_all_outliers(rows, ids)
         if self.outlier_offsets is None or self.outlier_columns is None or self.outlier_values is None:
             return rows
         begins = self.outlier_offsets[ids].long()
@@ -263,20 +271,18 @@ class CodebookScalar(PackedWeight):
         rows[owner, self.outlier_columns[entries].long()] += self.outlier_values[entries].float()
         return rows
 
-    def _look_up(self, ids: Tensor) -> Tensor:
-        codes = unpack_codes(self.weight[:, ids], self.in_features)
-        return self.tables[ids].float().gather(1, codes.long())
+    def _look_up(self, planes: Tensor, ids: Tensor) -> Tensor:
+        return self.tables[ids].float().gather(1, unpack_codes(planes, self.in_features).long())
 
-    def _expand_traced(self, ids: Tensor) -> Tensor:
-        """The same with shapes that do not depend on the outliers' places: looks at all outliers."""
-        rows = self._look_up(ids)
+    def _with_all_outliers(self, rows: Tensor, ids: Tensor) -> Tensor:
         if self.outlier_offsets is None or self.outlier_columns is None or self.outlier_values is None:
             return rows
         entries = torch.arange(self.outlier_columns.shape[0], dtype=torch.int32, device=ids.device)
         owner = torch.searchsorted(self.outlier_offsets[1:], entries, right=True)
         # Where a row is among ids (one of its places if it is there twice); the spare row takes all others.
         count = ids.shape[0]
-        place = torch.full((self.out_features,), count, dtype=torch.int64, device=ids.device)
+        out_features = self.outlier_offsets.shape[0] - 1
+        place = torch.full((out_features,), count, dtype=torch.int64, device=ids.device)
         place[ids] = torch.arange(count, device=ids.device)
         padded = torch.cat([rows, rows.new_zeros(1, self.in_features)])
         where = (place[owner], self.outlier_columns.long())
