@@ -25,6 +25,12 @@ struct DenseTokens {
   int64_t stride;
 };
 
+// Some rows of a weight in fp32, [rows][stride].
+struct PanelWeight {
+  const float* data;
+  int64_t rows, cols, stride;
+};
+
 // Sums [tokens][stride]; row n of the weight lands in column n.
 struct Sums {
   float* data;
@@ -80,6 +86,10 @@ struct CodebookKernels {
   // sums[m][n] = sum_k weight[n][k] x[m][k]
   void (*dense)(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t begin,
                 int64_t end);
+
+  // sums[r][t] = sum_k weight[r][k] x[k][t] for the panel_tokens tokens of a panel.
+  int32_t panel_tokens;
+  void (*multiply_panel)(const PanelWeight& weight, const float* x, float* sums);
 
   // Scalar tables with int8 activations, for weights of up to `max_digit_bits` bits, in chunks of
   // digit_lanes(in_features, bits).

@@ -99,25 +99,42 @@ void dense(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, in
 template <class V>
 void finish(const float* sums, const void* scales, lowbit_dtype scales_dtype, const void* bias,
             lowbit_dtype bias_dtype, void* y, lowbit_dtype y_dtype, int64_t n) {
+  const auto lanes = [&](const float* sum, const void* scale, const void* addend, void* out)
+                         LOWBIT_LAMBDA_INLINE {
+                           typename V::F32 value = V::fload(sum);
+                           if (scale != nullptr)
+                             value = V::fmul(value, load_floats<V>(scale, scales_dtype, 0));
+                           if (addend != nullptr)
+                             value = V::fadd(value, load_floats<V>(addend, bias_dtype, 0));
+                           if (y_dtype == LOWBIT_F32) {
+                             V::fstore(static_cast<float*>(out), value);
+                           } else if (y_dtype == LOWBIT_F16) {
+                             V::store_f16(static_cast<uint16_t*>(out), value);
+                           } else {
+                             V::store_bf16(static_cast<uint16_t*>(out), value);
+                           }
+                         };
+  const auto from = [](const void* values, lowbit_dtype dtype, int64_t i) {
+    return values == nullptr ? nullptr : static_cast<const char*>(values) + i * dtype_size(dtype);
+  };
+  char* const out = static_cast<char*>(y);
   int64_t i = 0;
   for (; i + V::kLanes <= n; i += V::kLanes) {
-    typename V::F32 value = V::fload(sums + i);
-    if (scales != nullptr) value = V::fmul(value, load_floats<V>(scales, scales_dtype, i));
-    if (bias != nullptr) value = V::fadd(value, load_floats<V>(bias, bias_dtype, i));
-    if (y_dtype == LOWBIT_F32) {
-      V::fstore(static_cast<float*>(y) + i, value);
-    } else if (y_dtype == LOWBIT_F16) {
-      V::store_f16(static_cast<uint16_t*>(y) + i, value);
-    } else {
-      V::store_bf16(static_cast<uint16_t*>(y) + i, value);
-    }
+    lanes(sums + i, from(scales, scales_dtype, i), from(bias, bias_dtype, i), out + i * dtype_size(y_dtype));
   }
-  for (; i < n; ++i) {
-    float value = sums[i];
-    if (scales != nullptr) value *= load_value(scales, scales_dtype, i);
-    if (bias != nullptr) value += load_value(bias, bias_dtype, i);
-    store_value(y, y_dtype, i, value);
+  if (i == n) return;
+  // The last values, copied out so that nothing beyond the arrays is read or written.
+  const auto left = static_cast<size_t>(n - i);
+  alignas(64) float last[V::kLanes] = {}, scale[V::kLanes] = {}, addend[V::kLanes] = {}, result[V::kLanes];
+  std::memcpy(last, sums + i, left * sizeof(float));
+  if (scales != nullptr) {
+    std::memcpy(scale, from(scales, scales_dtype, i), left * static_cast<size_t>(dtype_size(scales_dtype)));
   }
+  if (bias != nullptr) {
+    std::memcpy(addend, from(bias, bias_dtype, i), left * static_cast<size_t>(dtype_size(bias_dtype)));
+  }
+  lanes(last, scales == nullptr ? nullptr : scale, bias == nullptr ? nullptr : addend, result);
+  std::memcpy(out + i * dtype_size(y_dtype), result, left * static_cast<size_t>(dtype_size(y_dtype)));
 }
 
 }  // namespace lowbit::codebook

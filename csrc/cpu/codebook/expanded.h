@@ -16,9 +16,10 @@ static_assert(kExpandedTokens > 32);
 // Tokens that meet expanded rows: their fp32 values fit the last level cache.
 constexpr int64_t kExpandedBlock = 256;
 
-// expand(row, count, weight): `count` <= kExpandedRows rows from `row` on, fp32 [count][in_features].
-using ExpandRows = FunctionRef<void(int64_t row, int64_t count, float* weight)>;
-constexpr int64_t kExpandedRows = 8;
+// expand(row, count, weight, stride): `count` <= kExpandedRows rows from `row` on, fp32 [count][stride].
+using ExpandRows = FunctionRef<void(int64_t row, int64_t count, float* weight, int64_t stride)>;
+// Twice what the widest kernel takes at a time.
+constexpr int64_t kExpandedRows = 24;
 
 // y = (x expandedᵀ) * scales + bias for call.x.cols inputs; null scales are left out. Fails only when memory
 // is short.

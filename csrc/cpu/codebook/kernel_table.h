@@ -4,6 +4,7 @@
 #include "cpu/codebook/codebook.h"
 #include "cpu/codebook/dense_kernel.h"
 #include "cpu/codebook/fixed_point.h"
+#include "cpu/codebook/panel_kernel.h"
 #include "cpu/codebook/tables_kernel.h"
 #include "cpu/codebook/vectors_kernel.h"
 
@@ -28,6 +29,8 @@ constexpr CodebookKernels kernel_table() {
   return {
       .lanes = V::kLanes,
       .dense = dense<V>,
+      .panel_tokens = kPanelVectors * V::kLanes,
+      .multiply_panel = multiply_panel<V>,
       .max_digit_bits = V::kMaxDigitBits,
       .digit_lanes = digit_lanes<V>,
       .tables_digits = tables_digits<V>,

@@ -209,8 +209,8 @@ lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_
                             const Call& call) {
   if (!quantize_activations && weight.bits >= kExpandedBits && call.x.rows >= kExpandedTokens &&
       call.kernels.lanes > 1) {
-    const auto expand = [&](int64_t row, int64_t count, float* expanded) {
-      for (int64_t i = 0; i < count; ++i) expand_row(weight, row + i, expanded + i * weight.in_features);
+    const auto expand = [&](int64_t row, int64_t count, float* expanded, int64_t stride) {
+      for (int64_t i = 0; i < count; ++i) expand_row(weight, row + i, expanded + i * stride);
     };
     return expanded_linear(call, expand, nullptr, LOWBIT_F32);
   }

@@ -121,8 +121,8 @@ lowbit_status multiply_expanded(const lowbit_codebook_vector& weight, const Call
   float* const vectors = at<float>(base, vectors_at);
   call.activations.widen(weight.codebooks, weight.dtype, shape.codebook_floats(), vectors);
 
-  const auto expand = [&](int64_t row, int64_t count, float* expanded) {
-    for (int64_t n = row; n < row + count; ++n, expanded += weight.in_features) {
+  const auto expand = [&](int64_t row, int64_t count, float* expanded, int64_t stride) {
+    for (int64_t n = row; n < row + count; ++n, expanded += stride) {
       switch (expands_by_constant(shape.size) ? shape.size : 0) {
         case 1:
           expand_row<1>(weight, vectors, n, expanded);
