@@ -91,7 +91,7 @@ class _FloatActivations:
 class BinaryMoS(_FloatActivations, Scheme):
     """1-bit weights whose input and output scales are mixed per token from experts (arXiv 2406.12311).
 
-    Packed without data, the experts start identical, as in the paper: they become useful by training.
+    `experts` is at least 2. Packed without data, the experts start identical, as in the paper: they become useful by training.
     """
 
     name: ClassVar[str] = "binary_mos"
@@ -99,7 +99,8 @@ class BinaryMoS(_FloatActivations, Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_integer(self.name, "experts", self.experts, 1)
+        # One expert has nothing to mix: that is OneBit.
+        _check_integer(self.name, "experts", self.experts, 2)
 
     def quantize(self, weight: Tensor, layer: str | None = None) -> Signs:
         from lowbit.quantizers.signs import quantize_binary_mos

@@ -25,7 +25,7 @@ from lowbit.schemes import (
 group_sizes = st.sampled_from([-1, 32, 64, 128])
 dtypes = st.sampled_from(["float16", "bfloat16", "float32"])
 schemes: st.SearchStrategy[Scheme] = st.one_of(
-    st.builds(BinaryMoS, experts=st.integers(1, 16), scale_dtype=dtypes),
+    st.builds(BinaryMoS, experts=st.integers(2, 16), scale_dtype=dtypes),
     st.builds(OneBit, scale_dtype=dtypes),
     st.builds(GroupedSigns, group_size=group_sizes, scale_dtype=dtypes),
     st.builds(
@@ -94,6 +94,10 @@ def test_defaults_fill_in() -> None:
         (minimal(weight_bits=9), "bipolar_int: bad weight_bits; found 9; allowed an integer 1..8"),
         (minimal(weight_bits="4"), "bipolar_int: bad weight_bits; found '4'"),
         (minimal(group_size=100), "bipolar_int: bad group_size; found 100; allowed -1"),
+        (
+            {**minimal(), "format": "binary_mos", "experts": 1},
+            "binary_mos: bad experts; found 1; allowed an integer >= 2",
+        ),
         (minimal(asymmetric=1), "bipolar_int: bad asymmetric; found 1; allowed True or False"),
         (
             minimal(scale_dtype="int8"),

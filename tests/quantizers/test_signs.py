@@ -46,4 +46,3 @@ def test_binary_mos_starts_as_one_bit() -> None:
     assert len(packed.router.unique(dim=0)) == 4
     x = torch.randn(5, 33)
     torch.testing.assert_close(packed.linear(x), OneBit().quantize(weight).linear(x))
-    assert BinaryMoS(experts=1).quantize(weight).router is None
