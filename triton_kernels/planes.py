@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+from lowbit.backends.arguments import PlanesArguments
 from lowbit.backends.cuda import digit_widths
 from lowbit.errors import ValueRangeError
 from torch import Tensor
@@ -12,42 +13,30 @@ from .bits.layer import BitsLayer
 from .bits.linear import bits_linear
 
 
-def planes_linear(
-    x: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    offsets: Tensor | None,
-    bias: Tensor | None,
-    in_features: int,
-    out_features: int,
-    group_size: int,
-    active_bits: int,
-    activation_bits: int,
-    precision: int,
-) -> Tensor:
-    """y [M, N] of x [M, K]: arguments of torch.ops.lowbit.planes_linear, the weight from `lay_out_bits`.
+def planes_linear(a: PlanesArguments) -> Tensor:
+    """y [M, N] of x [M, K], the weight from `lay_out_bits`.
 
     Raises:
         ValueRangeError: the digits of the weight do not end after active_bits.
     """
-    stored = tuple(digit_widths(weight.shape[0], weight.shape[1]))
+    stored = tuple(digit_widths(a.weight.shape[0], a.weight.shape[1]))
     ends = list(accumulate(stored))
-    if active_bits not in ends:
+    if a.active_bits not in ends:
         raise ValueRangeError(
-            "active_bits that the layout of the weight cannot read", found=active_bits, allowed=ends
+            "active_bits that the layout of the weight cannot read", found=a.active_bits, allowed=ends
         )
     layer = BitsLayer(
-        weight,
-        scales,
-        offsets,
+        a.weight,
+        a.scales,
+        a.offsets,
         None,
         None,
         None,
-        bias,
+        a.bias,
         stored_widths=stored,
-        widths=stored[: ends.index(active_bits) + 1],
-        segments=(out_features,),
-        in_features=in_features,
-        group_size=group_size,
+        widths=stored[: ends.index(a.active_bits) + 1],
+        segments=(a.out_features,),
+        in_features=a.in_features,
+        group_size=a.group_size,
     )
-    return bits_linear(x, layer, precision, activation_bits)
+    return bits_linear(a.x, layer, a.precision, a.activation_bits)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from lowbit import backends
+from lowbit.backends.arguments import ARGUMENTS
 from lowbit.backends.base import KernelChoice
-from lowbit.backends.torch import ARGUMENTS
 from lowbit.bandwidth import Bandwidth, bandwidth
 from lowbit.formats import FORMATS
 from lowbit.modules import PackedModule, PlanesLinear, QuantizedLinear, TiedEmbedding
@@ -146,7 +146,7 @@ def _choice(module: PackedModule) -> KernelChoice:
     x = torch.empty((1, module.in_features), dtype=module.dtype, device="meta")
     numbers = module._numbers()
     tensors = {**module.runtime_tensors(), "bias": module.bias}
-    arguments = [tensors.get(name) for name in ARGUMENTS[module.kind][1 : -len(numbers)]]
+    arguments = [tensors.get(name) for name in ARGUMENTS[module.kind]._fields[1 : -len(numbers)]]
     choice = backends.get(module.backend).choose(module.kind, x, (*arguments, *numbers))
     if isinstance(module, PlanesLinear) and module.active_bits < module.bits:
         return choice._replace(kernel=f"{choice.kernel}, {module.active_bits} of {module.bits} planes")

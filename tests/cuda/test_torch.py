@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from lowbit.backends import cuda, cuda_plan
-from lowbit.backends.torch import ARGUMENTS
+from lowbit.backends.arguments import ARGUMENTS
 from lowbit.formats import Planes, Signs
 from lowbit.formats.base import group_count
 
@@ -108,7 +108,7 @@ def test_sums_in_fp16_are_declined(
     cuda_plan._library.cache_clear()
 
     kind, arguments = layer.packed.kind, layer.arguments("high")
-    named = dict(zip(ARGUMENTS[kind], (x, *arguments), strict=True))
+    named = ARGUMENTS[kind](x, *arguments)._asdict()
     widths = tuple(cuda.digit_widths(*named["weight"].shape[:2]))
     for allowed, kernel, eps in ((False, "matmul", 1e-3), (True, "gemm", 1e-5), (False, "matmul", 1e-3)):
         products.clear()

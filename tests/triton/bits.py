@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from lowbit.backends.arguments import PlanesArguments, SignsArguments
 from lowbit.backends.cuda import digit_widths
 from lowbit.backends.triton_layout import lay_out_bits
 from lowbit.formats import Planes, Signs
@@ -26,8 +27,10 @@ class TritonLayer(cases.Layer):
         return self.packed.tensors() | {"weight": blocks}
 
     def native(self, x: Tensor, precision: str, **quantised: Any) -> Tensor:
-        product = signs_linear if isinstance(self.packed, Signs) else planes_linear
-        return product(x, *self.arguments(precision, **quantised))
+        values = self.arguments(precision, **quantised)
+        if isinstance(self.packed, Signs):
+            return signs_linear(SignsArguments(x, *values))
+        return planes_linear(PlanesArguments(x, *values))
 
     def staged(self) -> BitsLayer:
         """What the launchers make of the arguments."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lowbit.backends import triton_codebook_layout
+from lowbit.backends.arguments import ARGUMENTS
 from lowbit.triton_kernels import codebook
 from lowbit.triton_kernels.codebook import dense, scalar, vector
 from lowbit.triton_kernels.gpu import Gpu
@@ -31,7 +32,8 @@ class TritonLayer(cases.Layer):
         return triton_codebook_layout.lay_out(self.packed.tensors(), self.packed.metadata())
 
     def native(self, x: Tensor, precision: str, **quantised: Any) -> Tensor:
-        return PRODUCTS[self.packed.kind](x, *self.arguments(precision, **quantised))
+        kind = self.packed.kind
+        return PRODUCTS[kind](ARGUMENTS[kind](x, *self.arguments(precision, **quantised)))
 
     def restored(self) -> dict[str, Tensor]:
         """The canonical tensors back from the layout."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lowbit.backends.arguments import PlanesArguments
 from lowbit.errors import DtypeError, FormatError, ShapeError, ValueRangeError
 from lowbit.ops import _triton_arguments
 from lowbit.triton_kernels.launch import dry_run
@@ -123,9 +124,9 @@ def test_another_device() -> None:
     """Torch looks at the devices of arguments only to choose an implementation."""
     layer = cases.make("planes", N, K, target=targets.TRITON)
     x, (weight, *others) = torch.empty(2, K), layer.arguments("high")
-    _triton_arguments.planes(x, weight, *others)
+    _triton_arguments.planes(PlanesArguments(x, weight, *others))
     with pytest.raises(ShapeError, match=r"on meta; allowed contiguous ones on cpu"):
-        _triton_arguments.planes(x, weight.to("meta"), *others)
+        _triton_arguments.planes(PlanesArguments(x, weight.to("meta"), *others))
 
 
 @pytest.mark.parametrize("kind", cases.KINDS)

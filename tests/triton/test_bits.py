@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from lowbit.backends.arguments import SignsArguments
 from lowbit.errors import ValueRangeError
 from lowbit.formats import PRECISIONS, Signs
 from lowbit.triton_kernels.launch import dry_run
@@ -211,7 +212,7 @@ def test_segments_are_the_layers_apart(parts, k, m, seed, kind, precision):
 
     packed = layers[0].packed
     assert isinstance(packed, Signs)
-    fused = signs_linear(
+    arguments = SignsArguments(
         x,
         torch.cat(blocks, 2),
         joined(scales, torch.cat, 0),
@@ -225,7 +226,7 @@ def test_segments_are_the_layers_apart(parts, k, m, seed, kind, precision):
         packed.group_size,
         PRECISIONS.index(precision),
     )
-    for layer, y in zip(layers, fused.split(parts, dim=1), strict=True):
+    for layer, y in zip(layers, signs_linear(arguments).split(parts, dim=1), strict=True):
         cases.check(layer, x, y, precision)
         if precision == "high" and kind != "signs":
             assert torch.equal(y, layer.native(x, precision))

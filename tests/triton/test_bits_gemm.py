@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lowbit.backends.arguments import SignsArguments
 from lowbit.formats import PRECISIONS, Signs
 from lowbit.triton_kernels.bits.config import GEMV_TOKENS, Product, config
 from lowbit.triton_kernels.gpu import Gpu, assume
@@ -102,7 +103,7 @@ def test_segments():
     assert isinstance(layers[0].packed, Signs)
     mixed = (torch.stack(router), torch.stack(in_scales), torch.cat(out_scales, 1))
     shape = (list(parts), k, sum(parts), -1, PRECISIONS.index("high"))
-    fused = signs_linear(x, torch.cat(blocks, 2), None, *mixed, torch.cat(bias), *shape)
+    fused = signs_linear(SignsArguments(x, torch.cat(blocks, 2), None, *mixed, torch.cat(bias), *shape))
     for layer, y in zip(layers, fused.split(parts, dim=1), strict=True):
         assert torch.equal(y, layer.native(x, "high"))
 

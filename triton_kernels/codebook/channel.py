@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from lowbit.backends.arguments import ChannelArguments
 from torch import Tensor
 from torch.library import wrap_triton
 
@@ -23,41 +24,30 @@ BLOCK_LABELS, BLOCK_MEMBERS = 32, 16
 GATHER_ROWS, GATHER_TOKENS, GATHER_RANK = 32, 16, 32
 
 
-def channel_linear(
-    x: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    low_rank_out: Tensor | None,
-    low_rank_in: Tensor | None,
-    bias: Tensor | None,
-    in_features: int,
-    out_features: int,
-    axis: int,
-    precision: int,
-) -> Tensor:
-    """y [M, N] of x [M, K]: arguments of torch.ops.lowbit.codebook_channel_linear.
+def channel_linear(a: ChannelArguments) -> Tensor:
+    """y [M, N] of x [M, K].
 
     With axis 1 labels are those of lowbit.backends.cuda.order_labels. `exact`, float32 weights and axis 1 are
     in float32; else x is two 16-bit floats where one does not hold it.
     """
-    y = torch.empty(x.shape[0], out_features, dtype=x.dtype, device=x.device)
-    if x.shape[0] == 0:
+    y = torch.empty(a.x.shape[0], a.out_features, dtype=a.x.dtype, device=a.x.device)
+    if a.x.shape[0] == 0:
         return y
-    if axis == 0:
-        halves = precision != EXACT.value and weight.dtype != torch.float32
-        columns = stage_halves(x, weight.dtype, in_features) if halves else stage_values(x)
-        low = None if low_rank_in is None else _product(columns, low_rank_in, x)
-        gather(y, _product(columns, weight, x), labels, low_rank_out, low, bias)
+    if a.axis == 0:
+        halves = a.precision != EXACT.value and a.weight.dtype != torch.float32
+        columns = stage_halves(a.x, a.weight.dtype, a.in_features) if halves else stage_values(a.x)
+        low = None if a.low_rank_in is None else _product(columns, a.low_rank_in, a.x)
+        gather(y, _product(columns, a.weight, a.x), a.labels, a.low_rank_out, low, a.bias)
         return y
-    values = stage_values(x)
-    summands = [(_sum_by_label(values, labels, weight.shape[1], in_features), weight)]
-    if low_rank_out is not None and low_rank_in is not None:
-        summands.append((Columns(_product(values, low_rank_in, x), None, 1), low_rank_out))
-    splits = [dense_splits(columns, matrix, x.shape[0]) for columns, matrix in summands]
-    parts = part_buffer(x, sum(splits), out_features)
+    values = stage_values(a.x)
+    summands = [(_sum_by_label(values, a.labels, a.weight.shape[1], a.in_features), a.weight)]
+    if a.low_rank_out is not None and a.low_rank_in is not None:
+        summands.append((Columns(_product(values, a.low_rank_in, a.x), None, 1), a.low_rank_out))
+    splits = [dense_splits(columns, matrix, a.x.shape[0]) for columns, matrix in summands]
+    parts = part_buffer(a.x, sum(splits), a.out_features)
     for (columns, matrix), own in zip(summands, parts.split(splits), strict=True):
         dense(columns, matrix, own)
-    finish(y, parts, bias)
+    finish(y, parts, a.bias)
     return y
 
 

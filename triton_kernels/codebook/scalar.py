@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from lowbit.backends.arguments import ScalarArguments
 from lowbit.backends.triton_codebook_layout import SUPERBLOCK_INPUTS, TABLE_BITS, head_lines, superblocks_of
 from torch import Tensor
 from torch.library import wrap_triton
@@ -22,43 +23,35 @@ MOST_INTEGER_STEPS = 65536 // SUPERBLOCK_INPUTS
 FLOAT_TILES = {"narrow": (32, TOKENS, 4), "wide": (32, TOKENS, 4)}
 
 
-def scalar_linear(
-    x: Tensor,
-    weight: Tensor,
-    tables: Tensor,
-    outlier_offsets: Tensor | None,
-    outlier_columns: Tensor | None,
-    outlier_values: Tensor | None,
-    bias: Tensor | None,
-    in_features: int,
-    precision: int,
-) -> Tensor:
-    """y [M, N] of x [M, K]: arguments of torch.ops.lowbit.codebook_scalar_linear, the weight laid out.
+def scalar_linear(a: ScalarArguments) -> Tensor:
+    """y [M, N] of x [M, K], the weight laid out.
 
     Up to 4 bits `fast` and `high` multiply integers: tables in fixed point with quantised activations. All
     else is in float32; `fast` quantises activations there as well.
     """
-    out_features, entries = tables.shape
-    y = torch.empty(x.shape[0], out_features, dtype=x.dtype, device=x.device)
-    if x.shape[0] == 0:
+    out_features, entries = a.tables.shape
+    y = torch.empty(a.x.shape[0], out_features, dtype=a.x.dtype, device=a.x.device)
+    if a.x.shape[0] == 0:
         return y
     bits = entries.bit_length() - 1
-    integers = precision != EXACT.value and bits <= TABLE_BITS
-    fast = precision == FAST.value
-    columns = stage_integers(x, precision) if integers or fast else None
+    integers = a.precision != EXACT.value and bits <= TABLE_BITS
+    fast = a.precision == FAST.value
+    columns = stage_integers(a.x, a.precision) if integers or fast else None
     values = None
-    if outlier_offsets is not None or not integers:
-        values = _dequantize(columns, in_features) if fast and columns is not None else stage_values(x).codes
+    if a.outlier_offsets is not None or not integers:
+        values = (
+            _dequantize(columns, a.in_features) if fast and columns is not None else stage_values(a.x).codes
+        )
     if integers:
         assert columns is not None
-        parts = _selectors(x, weight, columns, bits, out_features, in_features)
+        parts = _selectors(a.x, a.weight, columns, bits, out_features, a.in_features)
     else:
         assert values is not None
-        parts = _floats(x, weight, tables, values, bits, in_features)
+        parts = _floats(a.x, a.weight, a.tables, values, bits, a.in_features)
     outliers = None
-    if outlier_offsets is not None and outlier_columns is not None and outlier_values is not None:
-        outliers = (outlier_offsets, outlier_columns, outlier_values)
-    finish(y, parts, bias, outliers, values)
+    if a.outlier_offsets is not None and a.outlier_columns is not None and a.outlier_values is not None:
+        outliers = (a.outlier_offsets, a.outlier_columns, a.outlier_values)
+    finish(y, parts, a.bias, outliers, values)
     return y
 
 

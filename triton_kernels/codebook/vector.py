@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from lowbit.backends.arguments import VectorArguments
 from torch import Tensor
 from torch.library import wrap_triton
 
@@ -23,33 +24,29 @@ SUM_TILES = {"narrow": (64, 1, 4), "wide": (64, 1, 4)}
 MOST_SUMS = 1 << 24  # float32 values of partial sums that are held at a time
 
 
-def vector_linear(
-    x: Tensor,
-    weight: Tensor,
-    codebooks: Tensor,
-    out_scales: Tensor,
-    bias: Tensor | None,
-    in_features: int,
-    precision: int,
-) -> Tensor:
-    """y [M, N] of x [M, K]: arguments of torch.ops.lowbit.codebook_vector_linear, the codes padded.
+def vector_linear(a: VectorArguments) -> Tensor:
+    """y [M, N] of x [M, K], the codes padded.
 
     16-bit codebooks with 1, 2, 4, ... inputs a code are operands of matrix products in `fast` and `high`; x
     is two 16-bit floats where one does not hold it. All else is in float32.
     """
-    tokens, out_features = x.shape[0], out_scales.shape[0]
-    y = torch.empty(tokens, out_features, dtype=x.dtype, device=x.device)
+    tokens, out_features = a.x.shape[0], a.out_scales.shape[0]
+    y = torch.empty(tokens, out_features, dtype=a.x.dtype, device=a.x.device)
     if tokens == 0:
         return y
-    size = codebooks.shape[2]
-    if precision != EXACT.value and codebooks.dtype != torch.float32 and size & (size - 1) == 0:
-        finish(y, _entries(x, weight, codebooks, out_scales), bias)
+    size = a.codebooks.shape[2]
+    if a.precision != EXACT.value and a.codebooks.dtype != torch.float32 and size & (size - 1) == 0:
+        finish(y, _entries(a.x, a.weight, a.codebooks, a.out_scales), a.bias)
         return y
-    values = stage_values(x).codes
-    turn = max(1, MOST_SUMS // (weight.shape[0] * weight.shape[2] * ENTRIES))
+    values = stage_values(a.x).codes
+    turn = max(1, MOST_SUMS // (a.weight.shape[0] * a.weight.shape[2] * ENTRIES))
 
     def compute(some: slice) -> None:
-        finish(y[some], _sums(x[some], values[some], weight, codebooks, out_scales, in_features), bias)
+        finish(
+            y[some],
+            _sums(a.x[some], values[some], a.weight, a.codebooks, a.out_scales, a.in_features),
+            a.bias,
+        )
 
     if tokens <= turn:  # without a loop, which graphs would hold for this number of tokens
         compute(slice(None))

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lowbit.backends import cuda_plan
+from lowbit.backends.arguments import ARGUMENTS
 from lowbit.backends.base import Availability, KernelChoice, Tensors, packed_format
-from lowbit.backends.torch import ARGUMENTS
 from lowbit.formats import FORMATS
 from lowbit.formats.base import Metadata, group_count
 from lowbit.formats.codebook import CodebookScalar, CodebookVector, label_dtype
@@ -119,6 +119,34 @@ def _unit(group_size: int) -> int:
     return 128 if group_size % 128 == 0 else 32
 
 
+def scalar_tile_words(in_features: int, bits: int) -> int:
+    """Words of the codes of 16 rows."""
+    return -(-in_features // CODEBOOK_INPUTS) * bits * LANES
+
+
+def scalar_words(out_features: int, in_features: int, bits: int) -> int:
+    """First size of the tensor: codes, and behind them two bytes of each entry and a float32 of each row."""
+    tiles = -(-out_features // TILE_ROWS)
+    words = tiles * scalar_tile_words(in_features, bits)
+    if bits not in TABLE_BITS:
+        return words
+    rows = tiles * TILE_ROWS
+    entries = -(-2 * rows * 2**bits // ALIGNMENT) * ALIGNMENT
+    return words + (entries + 4 * rows) // WORD_BYTES
+
+
+def vector_tile_words(in_features: int, books: int, size: int) -> int:
+    """Words of the codes of 16 rows."""
+    steps = -(-in_features // (size * STEP_POSITIONS))
+    return -(-steps * books // CHUNK_PAIRS) * LANES
+
+
+def vector_words(out_features: int, in_features: int, books: int, size: int) -> int:
+    """First size of the tensor: codes, and behind them codebooks for matrix products, and their scale."""
+    words = -(-out_features // TILE_ROWS) * vector_tile_words(in_features, books, size)
+    return words + (books * 256 * size * 2 // WORD_BYTES + 1 if size in (4, 8) else 0)
+
+
 def repack_scalar(planes: Tensor, tables: Tensor, in_features: int) -> Tensor:
     """Canonical code planes, uint8 [B, N, ceil(K/8)], with their tables, to uint8 [words, 16]."""
     packed: Tensor = _layouts().cuda_repack_scalar(planes, tables, in_features)
@@ -133,12 +161,10 @@ def restore_scalar(packed: Tensor, tables: Tensor, in_features: int) -> Tensor:
 
 def rows_of_scalar(packed: Tensor, tables: Tensor, in_features: int, ids: Tensor) -> Tensor:
     """Canonical code planes of some rows: only the tiles that hold them are read."""
-    bits = tables.shape[1].bit_length() - 1
-    words = -(-in_features // CODEBOOK_INPUTS) * bits * LANES
-    some, rows = _tiles_of(packed, tables.shape[0], words, ids), TILE_ROWS * ids.shape[0]
-    if bits in TABLE_BITS:  # behind the tiles: two bytes of each entry, and a float32 of each row; not read
-        entries = -(-2 * rows * tables.shape[1] // ALIGNMENT) * ALIGNMENT
-        some = pad(some, (0, 0, 0, (entries + 4 * rows) // WORD_BYTES))
+    bits, rows = tables.shape[1].bit_length() - 1, TILE_ROWS * ids.shape[0]
+    some = _tiles_of(packed, tables.shape[0], scalar_tile_words(in_features, bits), ids)
+    # Behind the tiles lies what is made of the tables; it is not read.
+    some = pad(some, (0, 0, 0, scalar_words(rows, in_features, bits) - some.shape[0]))
     return restore_scalar(some, tables.new_zeros(rows, tables.shape[1]), in_features)[:, _places(ids)]
 
 
@@ -146,9 +172,7 @@ def rows_of_vector(
     packed: Tensor, codebooks: Tensor, in_features: int, out_features: int, ids: Tensor
 ) -> Tensor:
     """Canonical codes of some rows: only the tiles that hold them are read."""
-    books, _, size = codebooks.shape
-    steps = -(-in_features // (size * STEP_POSITIONS))
-    words = -(-steps * books // CHUNK_PAIRS) * LANES
+    words = vector_tile_words(in_features, codebooks.shape[0], codebooks.shape[2])
     behind = packed[-(-out_features // TILE_ROWS) * words :]  # codebooks, of all rows
     some = torch.cat([_tiles_of(packed, out_features, words, ids), behind])
     return restore_vector(some, codebooks, in_features, TILE_ROWS * ids.shape[0])[:, _places(ids)]
@@ -285,7 +309,7 @@ class CudaBackend:
         return self._operators[kind]
 
     def choose(self, kind: str, x: Tensor, arguments: Sequence[Any]) -> KernelChoice:
-        named = dict(zip(ARGUMENTS[kind], (x, *arguments), strict=True))
+        named = ARGUMENTS[kind](x, *arguments)._asdict()
         weight = named["weight"]
         widths = digit_widths(*weight.shape[:2]) if kind in KINDS_OF_BITS else ()
         return cuda_plan.choose(kind, named, gpu_of(weight.device), tuple(widths))

@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lowbit.backends.arguments import (
+    ARGUMENTS,
+    ChannelArguments,
+    PlanesArguments,
+    ScalarArguments,
+    SignsArguments,
+    VectorArguments,
+)
 from lowbit.backends.base import Availability, KernelChoice, Tensors, packed_format
 from lowbit.formats import PRECISIONS, CodebookChannel, CodebookScalar, CodebookVector, Planes, Signs
 from lowbit.formats.base import Metadata
 
 
-def signs_linear(
-    x: Tensor,
-    weight: Tensor,
-    scales: Tensor | None,
-    router: Tensor | None,
-    in_scales: Tensor | None,
-    out_scales: Tensor | None,
-    bias: Tensor | None,
-    segments: list[int],
-    in_features: int,
-    out_features: int,
-    group_size: int,
-    precision: int,
-) -> Tensor:
-    """Segments are layers with the same input, one below the other in `weight`, `scales` and `out_scales`."""
-    if segments:
+def signs_linear(a: SignsArguments) -> Tensor:
+    if a.segments:
         outputs = []
         begin = 0
-        for index, rows in enumerate(segments):
+        for index, rows in enumerate(a.segments):
             part = slice(begin, begin + rows)
             layer = Signs(
-                weight=weight[part],
-                in_features=in_features,
-                scales=None if scales is None else scales[part],
-                group_size=group_size,
-                router=_of_segment(router, index),
-                in_scales=_of_segment(in_scales, index),
-                out_scales=None if out_scales is None else out_scales[:, part],
+                weight=a.weight[part],
+                in_features=a.in_features,
+                scales=None if a.scales is None else a.scales[part],
+                group_size=a.group_size,
+                router=_of_segment(a.router, index),
+                in_scales=_of_segment(a.in_scales, index),
+                out_scales=None if a.out_scales is None else a.out_scales[:, part],
             )
-            segment_bias = None if bias is None else bias[part]
-            outputs.append(layer.linear(x, segment_bias, precision=PRECISIONS[precision]))
+            segment_bias = None if a.bias is None else a.bias[part]
+            outputs.append(layer.linear(a.x, segment_bias, precision=PRECISIONS[a.precision]))
             begin += rows
         return torch.cat(outputs, dim=-1)
-    layer = Signs(weight, in_features, scales, group_size, router, in_scales, out_scales)
-    return layer.linear(x, bias, precision=PRECISIONS[precision])
+    layer = Signs(a.weight, a.in_features, a.scales, a.group_size, a.router, a.in_scales, a.out_scales)
+    return layer.linear(a.x, a.bias, precision=PRECISIONS[a.precision])
 
 
 def _of_segment(stacked: Tensor | None, index: int) -> Tensor | None:
@@ -56,80 +49,50 @@ def _of_segment(stacked: Tensor | None, index: int) -> Tensor | None:
     return None if stacked is None else stacked.reshape(-1, *stacked.shape[-2:])[index]
 
 
-def planes_linear(
-    x: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    offsets: Tensor | None,
-    bias: Tensor | None,
-    in_features: int,
-    out_features: int,
-    group_size: int,
-    active_bits: int,
-    activation_bits: int,
-    precision: int,
-) -> Tensor:
-    layer = Planes(weight, scales, in_features, group_size, offsets)
+def planes_linear(a: PlanesArguments) -> Tensor:
+    layer = Planes(a.weight, a.scales, a.in_features, a.group_size, a.offsets)
     return layer.linear(
-        x,
-        bias,
-        precision=PRECISIONS[precision],
-        activation_bits=activation_bits,
-        active_bits=active_bits,
+        a.x,
+        a.bias,
+        precision=PRECISIONS[a.precision],
+        activation_bits=a.activation_bits,
+        active_bits=a.active_bits,
     )
 
 
-def codebook_channel_linear(
-    x: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    low_rank_out: Tensor | None,
-    low_rank_in: Tensor | None,
-    bias: Tensor | None,
-    in_features: int,
-    out_features: int,
-    axis: int,
-    precision: int,
-) -> Tensor:
-    layer = CodebookChannel(weight, labels, axis, in_features, out_features, low_rank_out, low_rank_in)
-    return layer.linear(x, bias, precision=PRECISIONS[precision])
+def codebook_channel_linear(a: ChannelArguments) -> Tensor:
+    layer = CodebookChannel(
+        a.weight, a.labels, a.axis, a.in_features, a.out_features, a.low_rank_out, a.low_rank_in
+    )
+    return layer.linear(a.x, a.bias, precision=PRECISIONS[a.precision])
 
 
-def codebook_scalar_linear(
-    x: Tensor,
-    weight: Tensor,
-    tables: Tensor,
-    outlier_offsets: Tensor | None,
-    outlier_columns: Tensor | None,
-    outlier_values: Tensor | None,
-    bias: Tensor | None,
-    in_features: int,
-    precision: int,
-) -> Tensor:
-    layer = CodebookScalar(weight, tables, in_features, outlier_offsets, outlier_columns, outlier_values)
-    return layer.linear(x, bias, precision=PRECISIONS[precision])
+def codebook_scalar_linear(a: ScalarArguments) -> Tensor:
+    layer = CodebookScalar(
+        a.weight, a.tables, a.in_features, a.outlier_offsets, a.outlier_columns, a.outlier_values
+    )
+    return layer.linear(a.x, a.bias, precision=PRECISIONS[a.precision])
 
 
-def codebook_vector_linear(
-    x: Tensor,
-    weight: Tensor,
-    codebooks: Tensor,
-    out_scales: Tensor,
-    bias: Tensor | None,
-    in_features: int,
-    precision: int,
-) -> Tensor:
-    layer = CodebookVector(weight, codebooks, out_scales, in_features)
-    return layer.linear(x, bias, precision=PRECISIONS[precision])
+def codebook_vector_linear(a: VectorArguments) -> Tensor:
+    layer = CodebookVector(a.weight, a.codebooks, a.out_scales, a.in_features)
+    return layer.linear(a.x, a.bias, precision=PRECISIONS[a.precision])
 
 
-_OPERATORS: dict[str, Callable[..., Tensor]] = {
+_PRODUCTS: dict[str, Callable[[Any], Tensor]] = {
     "signs": signs_linear,
     "planes": planes_linear,
     "codebook_channel": codebook_channel_linear,
     "codebook_scalar": codebook_scalar_linear,
     "codebook_vector": codebook_vector_linear,
 }
+
+
+def _taking(record: Callable[..., Any], product: Callable[[Any], Tensor]) -> Callable[..., Tensor]:
+    return lambda *values, **named: product(record(*values, **named))
+
+
+_OPERATORS = {kind: _taking(ARGUMENTS[kind], product) for kind, product in _PRODUCTS.items()}
 
 
 class TorchBackend:
@@ -160,7 +123,3 @@ class TorchBackend:
 
     def choose(self, kind: str, x: Tensor, arguments: Sequence[Any]) -> KernelChoice:
         return KernelChoice(f"{kind}_linear")
-
-
-# Of `<kind>_linear`, the same for all backends: x, then tensors by their names in checkpoints, then numbers.
-ARGUMENTS = {kind: tuple(inspect.signature(function).parameters) for kind, function in _OPERATORS.items()}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lowbit.backends import triton_codebook_layout
+from lowbit.backends.arguments import ARGUMENTS
 from lowbit.backends.base import Availability, KernelChoice, Tensors, packed_format
 from lowbit.backends.triton_layout import lay_out_bits, restore_bits, rows_of_bits
 from lowbit.formats import FORMATS
@@ -114,6 +115,8 @@ class TritonBackend:
 
         with FakeTensorMode() as mode, dry_run() as launches, note_origins() as origins:
             fake = [mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments]
-            KERNELS[kind](torch.empty(x.shape, dtype=x.dtype, device=fake[0].device), *fake)
+            on_device = torch.empty(x.shape, dtype=x.dtype, device=fake[0].device)
+            record: Callable[..., Any] = ARGUMENTS[kind]
+            KERNELS[kind](record(on_device, *fake))
         tiles = f"tiles {', '.join(dict.fromkeys(origins.values()))}" if origins else ""
         return KernelChoice(" + ".join(map(str, launches)), tiles)

@@ -10,11 +10,11 @@ import torch
 import triton
 from torch import Tensor
 
-from lowbit.backends.torch import TorchBackend
+from lowbit.backends.arguments import ARGUMENTS, Arguments
 from lowbit.ops import _triton_arguments
 from lowbit.triton_kernels import codebook, planes, signs
 
-KERNELS: dict[str, Callable[..., Tensor]] = {
+KERNELS: dict[str, Callable[[Any], Tensor]] = {
     "signs": signs.signs_linear,
     "planes": planes.planes_linear,
     "codebook_channel": codebook.channel_linear,
@@ -27,23 +27,22 @@ def define() -> None:
     """Defines the operators. Tracers look into them and find the kernels, if those are compiled."""
     define_one = torch.library.custom_op if triton.knobs.runtime.interpret else torch.library.triton_op
     for kind, kernel in KERNELS.items():
-        check = getattr(_triton_arguments, kind)
-        operator = _of_any_shape(kernel, check, TorchBackend().operator(kind))
+        operator = _of_any_shape(kernel, getattr(_triton_arguments, kind), ARGUMENTS[kind])
         define_one(f"lowbit::triton_{kind}_linear", operator, mutates_args=())
 
 
 def _of_any_shape(
-    kernel: Callable[..., Tensor], check: Callable[..., None], specification: Callable[..., Tensor]
+    kernel: Callable[[Any], Tensor], check: Callable[[Any], None], record: type[Arguments]
 ) -> Callable[..., Tensor]:
-    """`kernel`, which takes x [M, K], for x [..., K] that `check` lets pass.
+    """`kernel`, which takes x [M, K], for x [..., K] and what else `check` lets pass."""
 
-    Torch reads the arguments off the specification's.
-    """
-
-    def operator(x: Tensor, *args: Any) -> Tensor:
-        check(x, *args)
-        y = kernel(x.reshape(-1, x.shape[-1]), *args)
+    def operator(*values: Any) -> Tensor:
+        arguments = record(*values)
+        check(arguments)
+        x = arguments.x
+        y = kernel(arguments._replace(x=x.reshape(-1, x.shape[-1])))
         return y.reshape(*x.shape[:-1], y.shape[1])
 
-    operator.__signature__ = inspect.signature(specification)  # type: ignore[attr-defined]
+    signature = inspect.signature(record)
+    operator.__signature__ = signature.replace(return_annotation=Tensor)  # type: ignore[attr-defined]
     return operator

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from lowbit.backends.arguments import (
+    Arguments,
+    ChannelArguments,
+    PlanesArguments,
+    ScalarArguments,
+    SignsArguments,
+    VectorArguments,
+)
 from lowbit.backends.cuda import digit_widths
 from lowbit.backends.triton import DTYPES
 from lowbit.backends.triton_codebook_layout import LINE_WORDS, head_lines, padded_positions, superblocks_of
@@ -18,145 +24,85 @@ from lowbit.ops.codebook import check_channel, check_outliers
 from lowbit.ops.signs import check_mix
 
 
-def signs(
-    x: Tensor,
-    weight: Tensor,
-    scales: Tensor | None,
-    router: Tensor | None,
-    in_scales: Tensor | None,
-    out_scales: Tensor | None,
-    bias: Tensor | None,
-    segments: Sequence[int],
-    in_features: int,
-    out_features: int,
-    group_size: int,
-    precision: int,
-) -> None:
+def signs(a: SignsArguments) -> None:
     """Raise a typed error unless the arguments of triton_signs_linear fit each other."""
-    _check(x, in_features, bias, out_features, precision, weight, scales, router, in_scales, out_scales)
-    if segments and (min(segments) < 1 or sum(segments) != out_features):
+    _check(a, a.out_features)
+    if a.segments and (min(a.segments) < 1 or sum(a.segments) != a.out_features):
         raise ShapeError(
-            "segments of 1 or more do not add up to out_features", found=list(segments), allowed=out_features
+            "segments of 1 or more do not add up to out_features",
+            found=list(a.segments),
+            allowed=a.out_features,
         )
-    _check_blocks(weight, (1,), in_features, out_features)
-    check_groups("scales", scales, out_features, in_features, group_size)
-    check_mix(router, in_scales, out_scales, len(segments), in_features, out_features)
+    _check_blocks(a.weight, (1,), a.in_features, a.out_features)
+    check_groups("scales", a.scales, a.out_features, a.in_features, a.group_size)
+    check_mix(a.router, a.in_scales, a.out_scales, len(a.segments), a.in_features, a.out_features)
 
 
-def planes(
-    x: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    offsets: Tensor | None,
-    bias: Tensor | None,
-    in_features: int,
-    out_features: int,
-    group_size: int,
-    active_bits: int,
-    activation_bits: int,
-    precision: int,
-) -> None:
+def planes(a: PlanesArguments) -> None:
     """The same of triton_planes_linear; active_bits are the kernels' affair."""
-    _check(x, in_features, bias, out_features, precision, weight, scales, offsets)
-    bits = weight.shape[0] if weight.dim() == 4 else 0
-    whole = 1 <= bits <= 8 and weight.shape[1] in (bits, len(digit_widths(bits, 0)))
-    widths = tuple(digit_widths(bits, weight.shape[1])) if whole else ()
-    _check_blocks(weight, widths, in_features, out_features)
-    check_groups("scales", scales, out_features, in_features, group_size)
-    check_groups("offsets", offsets, out_features, in_features, group_size, (torch.int16,))
-    if not 0 <= activation_bits <= 8:
-        raise ValueRangeError("unsupported activation_bits", found=activation_bits, allowed="0..8")
+    _check(a, a.out_features)
+    bits = a.weight.shape[0] if a.weight.dim() == 4 else 0
+    whole = 1 <= bits <= 8 and a.weight.shape[1] in (bits, len(digit_widths(bits, 0)))
+    widths = tuple(digit_widths(bits, a.weight.shape[1])) if whole else ()
+    _check_blocks(a.weight, widths, a.in_features, a.out_features)
+    check_groups("scales", a.scales, a.out_features, a.in_features, a.group_size)
+    check_groups("offsets", a.offsets, a.out_features, a.in_features, a.group_size, (torch.int16,))
+    if not 0 <= a.activation_bits <= 8:
+        raise ValueRangeError("unsupported activation_bits", found=a.activation_bits, allowed="0..8")
 
 
-def codebook_channel(
-    x: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    low_rank_out: Tensor | None,
-    low_rank_in: Tensor | None,
-    bias: Tensor | None,
-    in_features: int,
-    out_features: int,
-    axis: int,
-    precision: int,
-) -> None:
+def codebook_channel(a: ChannelArguments) -> None:
     """The same of triton_codebook_channel_linear."""
-    _check(x, in_features, bias, out_features, precision, weight, labels, low_rank_out, low_rank_in)
-    own = labels
-    if axis == 1 and weight.dim() == 2:
-        check_tensor("labels", labels, (2 * in_features + weight.shape[1] + 1,), (torch.int32,))
-        own = labels[:in_features]
-    rows = check_channel(weight, own, axis, low_rank_out, low_rank_in, in_features)
-    if rows != out_features:
-        raise ShapeError("out_features is not the number of rows", found=out_features, allowed=rows)
+    _check(a, a.out_features)
+    own = a.labels
+    if a.axis == 1 and a.weight.dim() == 2:
+        check_tensor("labels", a.labels, (2 * a.in_features + a.weight.shape[1] + 1,), (torch.int32,))
+        own = a.labels[: a.in_features]
+    rows = check_channel(a.weight, own, a.axis, a.low_rank_out, a.low_rank_in, a.in_features)
+    if rows != a.out_features:
+        raise ShapeError("out_features is not the number of rows", found=a.out_features, allowed=rows)
 
 
-def codebook_scalar(
-    x: Tensor,
-    weight: Tensor,
-    tables: Tensor,
-    outlier_offsets: Tensor | None,
-    outlier_columns: Tensor | None,
-    outlier_values: Tensor | None,
-    bias: Tensor | None,
-    in_features: int,
-    precision: int,
-) -> None:
+def codebook_scalar(a: ScalarArguments) -> None:
     """The same of triton_codebook_scalar_linear."""
-    rows, entries = tables.shape if tables.dim() == 2 else (0, 0)
-    outliers = (outlier_offsets, outlier_columns, outlier_values)
-    _check(x, in_features, bias, rows, precision, weight, tables, *outliers)
+    rows, entries = a.tables.shape if a.tables.dim() == 2 else (0, 0)
+    _check(a, rows)
     bits = max(1, min(entries.bit_length() - 1, 8))
-    check_tensor("tables", tables, (rows, 2**bits))
-    words = LINE_WORDS * (head_lines(bits) + bits * superblocks_of(in_features))
-    check_tensor("weight", weight, (rows, words), (torch.int32,))
-    check_outliers(*outliers, rows)
+    check_tensor("tables", a.tables, (rows, 2**bits))
+    words = LINE_WORDS * (head_lines(bits) + bits * superblocks_of(a.in_features))
+    check_tensor("weight", a.weight, (rows, words), (torch.int32,))
+    check_outliers(a.outlier_offsets, a.outlier_columns, a.outlier_values, rows)
 
 
-def codebook_vector(
-    x: Tensor,
-    weight: Tensor,
-    codebooks: Tensor,
-    out_scales: Tensor,
-    bias: Tensor | None,
-    in_features: int,
-    precision: int,
-) -> None:
+def codebook_vector(a: VectorArguments) -> None:
     """The same of triton_codebook_vector_linear."""
-    rows = out_scales.shape[0] if out_scales.dim() == 1 else 0
-    _check(x, in_features, bias, rows, precision, weight, codebooks, out_scales)
-    books, size = (codebooks.shape[0], codebooks.shape[2]) if codebooks.dim() == 3 else (0, 1)
+    rows = a.out_scales.shape[0] if a.out_scales.dim() == 1 else 0
+    _check(a, rows)
+    books, size = (a.codebooks.shape[0], a.codebooks.shape[2]) if a.codebooks.dim() == 3 else (0, 1)
     if books < 1 or not 1 <= size <= 64:
         raise ShapeError(
-            "wrong shape of 'codebooks'", found=list(codebooks.shape), allowed="[books, 256, 1..64]"
+            "wrong shape of 'codebooks'", found=list(a.codebooks.shape), allowed="[books, 256, 1..64]"
         )
-    check_tensor("codebooks", codebooks, (books, 256, size))
-    check_tensor("out_scales", out_scales, (rows,))
-    check_tensor("weight", weight, (books, rows, padded_positions(in_features, size)), (torch.uint8,))
+    check_tensor("codebooks", a.codebooks, (books, 256, size))
+    check_tensor("out_scales", a.out_scales, (rows,))
+    check_tensor("weight", a.weight, (books, rows, padded_positions(a.in_features, size)), (torch.uint8,))
 
 
-def _check(
-    x: Tensor,
-    in_features: int,
-    bias: Tensor | None,
-    out_features: int,
-    precision: int,
-    *tensors: Tensor | None,
-) -> None:
-    """What every operator takes: `tensors` are all but x and bias."""
-    if x.dtype not in DTYPES:
-        raise DtypeError("wrong dtype of the input", found=x.dtype, allowed=DTYPES)
-    if x.dim() == 0 or x.shape[-1] != in_features or in_features < 1:
-        raise ShapeError("wrong shape of the input", found=list(x.shape), allowed=f"[..., {in_features}]")
-    if not 0 <= precision < len(PRECISIONS):
-        raise ValueRangeError("unknown precision", found=precision, allowed=f"0..{len(PRECISIONS) - 1}")
-    check_tensor("bias", bias, (out_features,), FLOAT_DTYPES)
-    for tensor in (*tensors, bias):
-        if tensor is not None and (tensor.device != x.device or not tensor.is_contiguous()):
+def _check(a: Arguments, out_features: int) -> None:
+    """What every operator takes."""
+    if a.x.dtype not in DTYPES:
+        raise DtypeError("wrong dtype of the input", found=a.x.dtype, allowed=DTYPES)
+    if a.x.dim() == 0 or a.x.shape[-1] != a.in_features or a.in_features < 1:
+        raise ShapeError("wrong shape of the input", found=list(a.x.shape), allowed=f"[..., {a.in_features}]")
+    if not 0 <= a.precision < len(PRECISIONS):
+        raise ValueRangeError("unknown precision", found=a.precision, allowed=f"0..{len(PRECISIONS) - 1}")
+    check_tensor("bias", a.bias, (out_features,), FLOAT_DTYPES)
+    for tensor in a[1:]:
+        if isinstance(tensor, Tensor) and (tensor.device != a.x.device or not tensor.is_contiguous()):
             raise ShapeError(
                 "a tensor of the layer lies elsewhere",
                 found=f"strides {tensor.stride()} of {list(tensor.shape)} on {tensor.device}",
-                allowed=f"contiguous ones on {x.device}",
+                allowed=f"contiguous ones on {a.x.device}",
             )
 
 
