@@ -209,4 +209,7 @@ def test_wrong_arguments(wrong: dict[str, object], message: str) -> None:
 
 
 def test_opcheck() -> None:
-    torch.library.opcheck(torch.ops.lowbit.attention.default, (*GOOD.values(), 0.25, 0.0))
+    arguments = (*GOOD.values(), 0.25, 0.0)
+    torch.library.opcheck(torch.ops.lowbit.attention.default, arguments)
+    y = torch.empty_like(torch.ops.lowbit.attention(*arguments))
+    torch.library.opcheck(torch.ops.lowbit.attention_out.default, (*arguments, y))

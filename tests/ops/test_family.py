@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from lowbit import backends
+from lowbit.backends import cuda
 from lowbit.formats import PRECISIONS, CodebookVector, PackedWeight, Signs
 from lowbit.ops import signs
 from torch import Tensor
@@ -361,6 +362,32 @@ def test_opcheck(target: Target, kind: str) -> None:
     torch.library.opcheck(layer.operator(), (x.clone().requires_grad_(), *arguments))
     if target.backend != "triton":  # whose operators have no `_out` twin
         torch.library.opcheck(layer.operator("_out"), (x, *arguments, x.new_empty(3, 33)))
+
+
+@targets.on("emulated", "cuda")
+def test_opcheck_of_layouts(target: Target) -> None:
+    """What lays out weights for the CUDA kernels, and undoes that. Bytes behind the last tile may be any."""
+    layouts = cuda._layouts()
+
+    def check(name: str, *arguments: Tensor | int) -> None:
+        same_values = ("test_aot_dispatch_dynamic",) if "restore" in name else ()
+        tests = ("test_schema", "test_autograd_registration", "test_faketensor", *same_values)
+        torch.library.opcheck(getattr(layouts, name).default, arguments, test_utils=tests)
+
+    for bits, one_bit_digits in ((1, False), (3, False), (3, True)):
+        planes = cases.make("planes", 33, 300, 1, bits=bits).packed.weight.to(target.device)
+        check("cuda_repack_bits", planes, 300, one_bit_digits)
+        check("cuda_restore_bits", cuda.repack_bits(planes, 300, one_bit_digits), 300, 33)
+    for packed in codebooks():
+        tensors = {name: tensor.to(target.device) for name, tensor in packed.tensors().items()}
+        if packed.kind == "codebook_scalar":
+            weight, tables = tensors["weight"], tensors["tables"]
+            check("cuda_repack_scalar", weight, tables, 300)
+            check("cuda_restore_scalar", cuda.repack_scalar(weight, tables, 300), tables, 300)
+        else:
+            weight, tables = tensors["weight"], tensors["codebooks"]
+            check("cuda_repack_vector", weight, tables, 300)
+            check("cuda_restore_vector", cuda.repack_vector(weight, tables, 300), tables, 300, 50)
 
 
 @targets.on("cpu", "emulated", "cuda")

@@ -60,6 +60,15 @@ def test_equals_one_by_one(scheme: Scheme, precision: str, tokens: int) -> None:
     assert torch.equal(out, fused)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_opcheck(scheme: Scheme) -> None:
+    arguments = fused_arguments([member(layer) for layer in layers(scheme)])
+    x = torch.randn(3, K)
+    torch.library.opcheck(torch.ops.lowbit.siblings_linear.default, (x, *arguments))
+    y = torch.empty(3, sum(ROWS))
+    torch.library.opcheck(torch.ops.lowbit.siblings_linear_out.default, (x, *arguments, y))
+
+
 @torch.no_grad()
 def test_fewer_planes_and_group_sizes_of_their_own() -> None:
     parts = [

@@ -161,6 +161,16 @@ def register(namespace: str = "lowbit") -> None:
     def _restore_bits(tiles: Tensor, in_features: int, out_features: int) -> Tensor:
         return tiles.new_empty(tiles.shape[0], out_features, (in_features + 7) // 8)
 
+    @torch.library.register_fake(f"{namespace}::cuda_repack_scalar")
+    def _repack_scalar(planes: Tensor, tables: Tensor, in_features: int) -> Tensor:
+        words = cuda.scalar_words(planes.shape[1], in_features, planes.shape[0])
+        return planes.new_empty(words, cuda.WORD_BYTES)
+
+    @torch.library.register_fake(f"{namespace}::cuda_repack_vector")
+    def _repack_vector(codes: Tensor, codebooks: Tensor, in_features: int) -> Tensor:
+        words = cuda.vector_words(codes.shape[1], in_features, codebooks.shape[0], codebooks.shape[2])
+        return codes.new_empty(words, cuda.WORD_BYTES)
+
     @torch.library.register_fake(f"{namespace}::cuda_restore_scalar")
     def _restore_scalar(packed: Tensor, tables: Tensor, in_features: int) -> Tensor:
         bits = tables.shape[1].bit_length() - 1
