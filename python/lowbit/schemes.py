@@ -91,7 +91,8 @@ class _FloatActivations:
 class BinaryMoS(_FloatActivations, Scheme):
     """1-bit weights whose input and output scales are mixed per token from experts (arXiv 2406.12311).
 
-    `experts` is at least 2. Packed without data, the experts start identical, as in the paper: they become useful by training.
+    There are at least two. Packed without data they start identical, as in the paper: they become useful by
+    training.
     """
 
     name: ClassVar[str] = "binary_mos"
