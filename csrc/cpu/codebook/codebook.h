@@ -87,9 +87,9 @@ struct CodebookKernels {
   void (*dense)(const DenseWeight& weight, const DenseTokens& x, const Sums& sums, int64_t begin,
                 int64_t end);
 
-  // sums[r][t] = sum_k weight[r][k] x[k][t] for the panel_tokens tokens of a panel.
+  // sums[r][t] = sum_k weight[r][k] x[k][t] for the first `tokens` of a panel, whose rows have panel_tokens.
   int32_t panel_tokens;
-  void (*multiply_panel)(const PanelWeight& weight, const float* x, float* sums);
+  void (*multiply_panel)(const PanelWeight& weight, const float* x, int64_t tokens, float* sums);
 
   // Scalar tables with int8 activations, for weights of up to `max_digit_bits` bits, in chunks of
   // digit_lanes(in_features, bits).

@@ -64,8 +64,9 @@ lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* s
           const int64_t row = tile * kExpandedRows, count = std::min(kExpandedRows, outputs - row);
           expand(row, count, weight, stride);
           for (int64_t p = 0; p < panels; ++p) {
-            call.kernels.multiply_panel({weight, count, inputs, stride}, x + p * width * inputs, sums);
-            for (int64_t t = 0; t < std::min(width, tokens - p * width); ++t) {
+            const int64_t used = std::min(width, tokens - p * width);
+            call.kernels.multiply_panel({weight, count, inputs, stride}, x + p * width * inputs, used, sums);
+            for (int64_t t = 0; t < used; ++t) {
               float token[kExpandedRows];
               for (int64_t r = 0; r < count; ++r) token[r] = sums[r * width + t];
               finish_rows(call, m + p * width + t, token, scales, scales_dtype, row, row + count);

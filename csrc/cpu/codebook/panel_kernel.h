@@ -17,7 +17,8 @@ namespace lowbit::codebook {
 
 constexpr int kPanelVectors = 2;
 
-template <class V, int kRows>
+// Its first kVectors vectors of tokens.
+template <class V, int kVectors, int kRows>
 void panel_rows(const PanelWeight& weight, int64_t row, const float* x, float* sums) {
   using F32 = typename V::F32;
   constexpr int64_t kTokens = kPanelVectors * V::kLanes;
@@ -25,20 +26,20 @@ void panel_rows(const PanelWeight& weight, int64_t row, const float* x, float* s
   sums += row * kTokens;
   std::fill(sums, sums + kRows * kTokens, 0.0f);
   for (int64_t k = 0; k < weight.cols;) {
-    F32 chain[kRows][kPanelVectors];
+    F32 chain[kRows][kVectors];
     for (auto& row : chain) {
       for (F32& c : row) c = V::fset1(0.0f);
     }
     for (const int64_t last = std::min(k + kChain, weight.cols); k < last; ++k, x += kTokens) {
-      F32 a[kPanelVectors];
-      for (int v = 0; v < kPanelVectors; ++v) a[v] = V::fload(x + v * V::kLanes);
+      F32 a[kVectors];
+      for (int v = 0; v < kVectors; ++v) a[v] = V::fload(x + v * V::kLanes);
       for (int r = 0; r < kRows; ++r) {
         const F32 w = V::fset1(rows[r * weight.stride + k]);
-        for (int v = 0; v < kPanelVectors; ++v) chain[r][v] = V::fma(w, a[v], chain[r][v]);
+        for (int v = 0; v < kVectors; ++v) chain[r][v] = V::fma(w, a[v], chain[r][v]);
       }
     }
     for (int r = 0; r < kRows; ++r) {
-      for (int v = 0; v < kPanelVectors; ++v) {
+      for (int v = 0; v < kVectors; ++v) {
         float* const sum = sums + r * kTokens + v * V::kLanes;
         V::fstore(sum, V::fadd(V::fload(sum), chain[r][v]));
       }
@@ -46,13 +47,19 @@ void panel_rows(const PanelWeight& weight, int64_t row, const float* x, float* s
   }
 }
 
-template <class V>
-void multiply_panel(const PanelWeight& weight, const float* x, float* sums) {
+template <class V, int kVectors>
+void panel_range(const PanelWeight& weight, const float* x, float* sums) {
   constexpr int kMostRows = V::kLanes == 16 ? 12 : 6;  // their chains leave registers for a[] and w
   int64_t r = 0;
-  for (; r + kMostRows <= weight.rows; r += kMostRows) panel_rows<V, kMostRows>(weight, r, x, sums);
-  for (; r + 2 <= weight.rows; r += 2) panel_rows<V, 2>(weight, r, x, sums);
-  if (r < weight.rows) panel_rows<V, 1>(weight, r, x, sums);
+  for (; r + kMostRows <= weight.rows; r += kMostRows) panel_rows<V, kVectors, kMostRows>(weight, r, x, sums);
+  for (; r + 2 <= weight.rows; r += 2) panel_rows<V, kVectors, 2>(weight, r, x, sums);
+  if (r < weight.rows) panel_rows<V, kVectors, 1>(weight, r, x, sums);
+}
+
+template <class V>
+void multiply_panel(const PanelWeight& weight, const float* x, int64_t tokens, float* sums) {
+  static_assert(kPanelVectors == 2);
+  tokens > V::kLanes ? panel_range<V, 2>(weight, x, sums) : panel_range<V, 1>(weight, x, sums);
 }
 
 }  // namespace lowbit::codebook
