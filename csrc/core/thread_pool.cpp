@@ -54,13 +54,20 @@ uint32_t await_change(const std::atomic<uint32_t>& word, uint32_t old) {
   return word.load(std::memory_order_acquire);
 }
 
+// Whether the calling thread, ours or a host's, is inside a task.
+thread_local bool in_task = false;
+
 struct Job {
   int64_t n = 0;
   int threads = 0;
   uint64_t fp_control = 0;
   const RangeTask* task = nullptr;
 
-  void run(int chunk) const { (*task)(n* chunk / threads, n * (chunk + 1) / threads, chunk); }
+  void run(int chunk) const {
+    in_task = true;
+    (*task)(n* chunk / threads, n * (chunk + 1) / threads, chunk);
+    in_task = false;
+  }
 };
 
 class ThreadPool {
@@ -216,7 +223,7 @@ void set_host_parallel_for(lowbit_parallel_for host) noexcept {
 void parallel_for(int64_t n, int num_threads, RangeTask task) noexcept {
   if (n <= 0) return;
   if (num_threads <= 0) num_threads = get_num_threads();
-  const int threads = static_cast<int>(std::min<int64_t>(n, num_threads));
+  const int threads = in_task ? 1 : static_cast<int>(std::min<int64_t>(n, num_threads));
   if (threads > 1 && host_parallel_for != nullptr && !in_forked_child) {
     Job job{n, threads, fp_control(), &task};
     host_parallel_for(threads, run_on_host, &job);

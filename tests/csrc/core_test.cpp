@@ -131,8 +131,8 @@ void host_threads(int32_t chunks, void (*body)(void* context, int32_t chunk), vo
   for (std::thread& thread : threads) thread.join();
 }
 
-// Loops of this thread alone run on the host's threads, which round like the caller; a forked child, where
-// the host's threads do not exist, runs them on its own.
+// Loops of this thread alone run on the host's threads, which round like the caller and run loops within the
+// loop themselves; a forked child, where the host's threads do not exist, runs loops on its own.
 void host_lends_threads() {
   lowbit_set_parallel_for(host_threads);
   EXPECT(covers(100, 3) && host_loops == 1);
@@ -147,6 +147,14 @@ void host_lends_threads() {
   lowbit::set_fp_control(before);
   EXPECT(flushing == 2);
 #endif
+  host_loops = 0;
+  std::atomic<int> inline_loops{0};
+  lowbit::parallel_for(3, 3, [&](int64_t, int64_t, int) {
+    lowbit::parallel_for(5, 2, [&, caller = std::this_thread::get_id()](int64_t begin, int64_t end, int) {
+      inline_loops += begin == 0 && end == 5 && caller == std::this_thread::get_id();
+    });
+  });
+  EXPECT(inline_loops == 3 && host_loops == 1);
   host_loops = 0;
   const pid_t child = fork();
   if (child == 0) {
