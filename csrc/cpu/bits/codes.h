@@ -37,6 +37,8 @@ constexpr int64_t prefetch_distance(int planes, int64_t plane_stride, int64_t po
   return position + distance < plane_stride ? distance : distance + (planes - 1) * plane_stride;
 }
 
+constexpr int64_t kLineBytes = 64;
+
 LOWBIT_INLINE void prefetch(const uint8_t* data) {
   __builtin_prefetch(data, 0, 2);
 }

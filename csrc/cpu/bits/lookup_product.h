@@ -79,7 +79,6 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
   using Base::x_;
   using Base::x_groups_;
 
-  static constexpr int64_t kLineBytes = 64;
   static constexpr int64_t kGroupTiles = kLeastTiles;
   static constexpr int kRows = Lookup::kRows;
   static constexpr int kPassRows = kRows * Isa::kLanes;

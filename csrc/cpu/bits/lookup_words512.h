@@ -149,6 +149,9 @@ struct WordLookup512 {
     return _mm512_mask_blend_epi16(0xaaaaaaaa, without, _mm512_slli_epi32(with, 16));
   }
 
+  // Byte i of dword n: bit i of n.
+  static constexpr Bytes<64> kSelected = selected_bits(0, 4);
+
   // Where a block of codes has input i.
   static constexpr Bytes<32> order() {
     Bytes<32> result{};

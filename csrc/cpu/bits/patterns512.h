@@ -11,15 +11,12 @@ struct Bytes {
   alignas(kSize) uint8_t bytes[kSize];
 };
 
-constexpr Bytes<64> selected_bits() {
+// Byte i of dword n: bit first + i % count of n.
+constexpr Bytes<64> selected_bits(int first, int count) {
   Bytes<64> result{};
-  for (int n = 0; n < 16; ++n) {
-    for (int i = 0; i < 4; ++i) result.bytes[4 * n + i] = static_cast<uint8_t>(n >> i & 1);
-  }
+  for (int i = 0; i < 64; ++i) result.bytes[i] = static_cast<uint8_t>(i / 4 >> (first + i % count) & 1);
   return result;
 }
-// Byte i of dword n: bit i of n.
-constexpr Bytes<64> kSelected = selected_bits();
 
 }  // namespace
 }  // namespace lowbit
