@@ -44,8 +44,9 @@ struct WordLookup512 {
     const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(kOrder.bytes));
     const __m256i block = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
     _mm256_store_si256(reinterpret_cast<__m256i*>(x), _mm256_permutexvar_epi8(order, block));
-    for (int word = 0; word < 2; ++word, tables += 4 * kVectorBytes) {
-      const int8_t* const first = x + 16 * word;
+    const int8_t* first = x;
+    LOWBIT_FORGET(first);  // broadcast by loads, which take no vector unit
+    for (int word = 0; word < 2; ++word, first += 16, tables += 4 * kVectorBytes) {
       _mm512_store_si512(tables, sums_of_five(first));
       _mm512_store_si512(tables + kVectorBytes, sums_of_five(first + 5));
       const __m512i five = sums_of_five(first + 10);
