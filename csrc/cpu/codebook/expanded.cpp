@@ -34,11 +34,12 @@ lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* s
   const int64_t block = std::min(kExpandedBlock, (call.x.rows + width - 1) / width * width);
   const int64_t tiles = (outputs + kExpandedRows - 1) / kExpandedRows;
   const int threads = static_cast<int>(std::min<int64_t>(get_num_threads(), Pieces::kMaxThreads));
+  const int loaders = static_cast<int>(std::min<int64_t>(threads, block / width));
   // Most rows are a multiple of 4 KB long; as far apart they would meet in one set of the first level cache.
   const int64_t stride = padded(inputs) + kLine;
 
   ScratchLayout layout;
-  const size_t rows_at = layout.add<float>(threads * width * stride);
+  const size_t rows_at = layout.add<float>(loaders * width * stride);
   const size_t x_at = layout.add<float>(block * inputs);
   const size_t weight_at = layout.add<float>(threads * kExpandedRows * stride);
   const size_t sums_at = layout.add<float>(threads * kExpandedRows * width);
@@ -49,7 +50,7 @@ lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* s
   for (int64_t m = 0; m < call.x.rows; m += block) {
     const int64_t tokens = std::min(block, call.x.rows - m);
     const int64_t panels = (tokens + width - 1) / width;
-    parallel_for(panels, threads, [&](int64_t begin, int64_t end, int thread) {
+    parallel_for(panels, loaders, [&](int64_t begin, int64_t end, int thread) {
       float* const rows = at<float>(base, rows_at) + thread * width * stride;
       for (int64_t p = begin; p < end; ++p) {
         load_panel(call, m + p * width, std::min(width, tokens - p * width), width, rows, stride,
