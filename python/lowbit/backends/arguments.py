@@ -1,7 +1,7 @@
 """What `<kind>_linear` takes, the same for all backends: x, tensors by their names in checkpoints, numbers.
 
 N = out_features, K = in_features. `weight` is as the backend lays it out; the other shapes are those of
-lowbit.formats, that labels and scales may have another layout too. precision is a position in
+lowbit.formats, but labels and scales may have another layout too. precision is a position in
 lowbit.formats.PRECISIONS. Torch reads the operators' schemas off these annotations, as objects.
 """
 
