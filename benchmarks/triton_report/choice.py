@@ -70,12 +70,13 @@ def alike(gpus: Sequence[Gpu], architecture: int) -> dict[int, list[Gpu]]:
 
 def plan_with(product: Product, tokens: int, gpu: Gpu, tiles: Tiles | None) -> Config:
     table = {} if tiles is None else {str(product): tiles}
-    return config(product, tokens, Described(gpu.multiprocessors, shipped=table))
+    capability = divmod(gpu.architecture, 10)
+    return config(product, tokens, Described(gpu.multiprocessors, capability=capability, shipped=table))
 
 
 def main_loop(variant: Variant) -> Variant:
     """The one whose facts stand for all that differ in splits, which change the end of a program alone."""
-    return variant._replace(split=False, single=False)
+    return variant._replace(split=False)
 
 
 def code_of(product: Product, plan: Config) -> Variant:
@@ -92,11 +93,12 @@ def looked_at(gpu: Gpu) -> set[Variant]:
     }
 
 
-def choose(product: Product, gpus: Sequence[Gpu], look: Look) -> Choice:
+def choose(product: Product, gpus: Sequence[Gpu], look: Look, own_code: Look) -> Choice:
     """For GPUs with as many multiprocessors.
 
     The tiles of the least mean time that for no number of tokens, on no GPU, take longer than the usual ones,
-    and none that spill. If the usual ones spill, those of the least mean time.
+    and none that spill. If the usual ones spill, those of the least mean time. Times are estimated from the
+    facts that `look` gives; what spills is known from `own_code`, compiled for the GPUs themselves.
     """
     cases = list(combinations(gpus, TOKENS))
     plans = [partial(plan_with, product, tokens, gpu) for gpu, tokens in cases]
@@ -108,10 +110,10 @@ def choose(product: Product, gpus: Sequence[Gpu], look: Look) -> Choice:
         ]
 
     def spills(tiles: Tiles | None, exactly: bool) -> bool:
-        of = variant_of if exactly else code_of
+        of, facts_of = (variant_of, own_code) if exactly else (code_of, look)
         # In the order of the cases: the first that spills ends the search, whose facts are written down.
         variants = dict.fromkeys(of(product, plan(tiles)) for plan in plans)
-        return any(look(variant).spills for variant in variants)
+        return any(facts_of(variant).spills for variant in variants)
 
     usual, spilled = times(None), spills(None, exactly=True)
     scored = []

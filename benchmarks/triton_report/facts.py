@@ -28,8 +28,6 @@ _TURNS = 4  # after so many copies under way are those of any turn
 class Facts:
     """Of a turn of the hot loop of one warp; of several digits one turn of each.
 
-    The one span of a program may be one turn, and its code no loop: then all but the first four are 0.
-
     Attributes:
         registers: of a thread. spills: bytes of stack. shared: bytes of a program.
         weights: of the program, not of the warp.
@@ -79,8 +77,6 @@ def of_function(function: Function, shared: int, weights: int, variant: Variant)
     taken = sum(each.loaded / max(each.under_way, 1.0) for each in copies)
     loaded = sum(each.loaded for each in copies)
     if loaded * variant.warps * 8 != weights * sum(variant.product.widths):
-        if variant.single:
-            return Facts(function.registers, function.stack, shared, weights, 0, 0, 0, 0, 0, 0.0, False, "")
         raise ValueError(
             f"{variant.name}: copies of {loaded} bytes a warp are not those of {weights} weights"
         )

@@ -64,20 +64,23 @@ def main(results: Path = RESULTS, cache: Path = CACHE, jobs: int = os.cpu_count(
 def choices(known: Known) -> tuple[Chosen, set[Code]]:
     """For all GPUs, and the code that they rest on.
 
-    What of it is not known yet is taken to spill no more than its main loop does.
+    What of it is not known yet is taken to spill no more than the main loop whose facts it is estimated by.
     """
     asked: set[Code] = set()
 
     def look(architecture: int, variant: Variant) -> Facts:
         asked.add((architecture, variant))
-        found = known.get(architecture, variant) or known.get(architecture, main_loop(variant))
+        found = known.get(architecture, variant) or known.get(compiled_for(architecture), main_loop(variant))
         assert found is not None
         return found
 
     chosen = {
         (architecture, count): (
             gpus,
-            [choose(product, gpus, partial(look, compiled_for(architecture))) for product in products()],
+            [
+                choose(product, gpus, partial(look, compiled_for(architecture)), partial(look, architecture))
+                for product in products()
+            ],
         )
         for architecture in TARGETS
         for count, gpus in alike(GPUS, architecture).items()
@@ -110,9 +113,9 @@ def code(known: Known) -> tile_tables.Code:
     shipped.tables.cache_clear()
     found: dict[int, dict[Variant, Facts]] = {}
     for architecture in TARGETS:
-        own = found.setdefault(compiled_for(architecture), {})
+        own = found.setdefault(architecture, {})
         for variant in shipped_variants(divmod(architecture, 10)):
-            facts = known.get(compiled_for(architecture), variant)
+            facts = known.get(architecture, variant)
             assert facts is not None
             own[variant] = facts
     return found

@@ -86,8 +86,8 @@ def _rates_of_many(of: dict[tuple[str, str], Entry]) -> Any:
 
 def _resources(of: dict[tuple[str, str], Entry], targets: Sequence[str]) -> Any:
     for name in names(NVIDIA[0]):
-        cells = [of[name, target] for target in targets]
-        yield (name, *map(_registers, cells), of[name, "sm_90"].shared)
+        cells = [of.get((name, target)) for target in targets]
+        yield (name, *("" if cell is None else _registers(cell) for cell in cells), of[name, "sm_90"].shared)
 
 
 def _too_old(item: Entry) -> tuple[str, str]:

@@ -55,9 +55,8 @@ def document(chosen: Chosen, code: Code) -> str:
                 markdown_table(("layer", *(_title(gpus) for gpus, _ in chosen.values())), _calls(chosen)),
                 "## Code",
                 "Thread instructions per weight and registers of shipped tiles, rows x columns, by target "
-                "that has them (sm_86 stands for sm_89 as well), and shared memory in bytes; registers alone "
-                "where the one span of a program is no loop. None spills. "
-                "Rows are ragged where they are no whole turns of the loops.",
+                "that has them, and shared memory in bytes. None spills. Rows are ragged where they are "
+                "no whole turns of the loops.",
                 markdown_table(("tiles", *(f"sm_{target}" for target in code), "shared"), _code(code)),
             ]
         )
@@ -116,8 +115,6 @@ def _call(one: Choice) -> str:
 
 
 def _figures(variant: Variant, own: Facts) -> str:
-    if own.instructions == 0:
-        return f"{own.registers}"
     return f"{LANES * variant.warps * own.instructions / own.weights:.2f}, {own.registers}"
 
 

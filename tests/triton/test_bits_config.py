@@ -65,7 +65,7 @@ def test_turns_stay_in_the_spare_blocks(widths, group_size, offsets, fast):
         (Product("scaled", (640,), 4096 - 128, (4,), 2, 128), (64, 2)),
         (Product("scaled", (640,), 4096 - 128, (1,), 2, 128), (128, 4)),
         (Product("scaled", (640,), 4096, (4, 4), 2, 128), (128, 4)),
-        (Product("scaled", (640,), 4096, (4, 4), 1, 128, fast=True), (64, 2)),
+        (Product("scaled", (640,), 4096, (4, 4), 1, 128, fast=True), (128, 4)),
         (Product("integers", (640,), 4096, (4,), 2), (64, 2)),
         (Product("integers", (640,), 4096, (2,), 2), (128, 4)),
     ],
@@ -73,6 +73,29 @@ def test_turns_stay_in_the_spare_blocks(widths, group_size, offsets, fast):
 def test_a_turn_fits_in_shared_memory_and_registers(product, tile):
     plans = [config(product, tokens, H100) for tokens in (1, 16)]
     assert [(plan.block_rows, plan.warps) for plan in plans] == [tile] * 2
+    if product.fast:
+        amd = config(product, 1, Gpu(132, amd=True))
+        assert (amd.block_rows, amd.warps) == (64, 2)
+
+
+@pytest.mark.parametrize(
+    ("capability", "tiles"),
+    [
+        ((8, 0), [(128, 4)] * 3),
+        ((10, 0), [(64, 2), (64, 4), (128, 4)]),
+        ((12, 0), [(128, 4), (64, 4), (128, 4)]),
+    ],
+)
+def test_tiles_that_spill_are_not_computed(capability, tiles):
+    """benchmarks/results/triton_report.json has the code of these."""
+    products = [
+        Product("scaled", (640,), 4096 - 128, (1,), 2, 128),
+        Product("scaled", (640,), 4096 - 128, (2, 1), 2, 128),
+        Product("scaled", (640,), 4096, (1,), 1, fast=True),
+    ]
+    plans = [config(product, 1, Gpu(132, capability=capability)) for product in products]
+    assert [(plan.block_rows, plan.warps) for plan in plans] == tiles
+    assert plans[-1].stages == (3 if capability[0] == 12 else 2)
 
 
 def test_segments_start_tiles():

@@ -41,10 +41,12 @@ class Call(NamedTuple):
         """The same without data; tensors may be on the device `meta`."""
         named = dict(zip(self.kernel.arg_names, self.arguments, strict=False))
         absent = {key: None for key, value in named.items() if value is None}
-        # Triton makes a constant of every integer 1.
-        ones = {key: 1 for key, value in named.items() if type(value) is int and value == 1}
+        # Triton makes a constant of every integer 1 whose value it looks at.
+        unseen = getattr(self.kernel, "do_not_specialize", ())
+        seen = {key: value for key, value in named.items() if type(value) is int and key not in unseen}
+        ones = {key: 1 for key, value in seen.items() if value == 1}
         signature = {key: _type(value) for key, value in named.items() if key not in absent | ones}
-        aligned = [key for key, kind in signature.items() if kind == "i32" and named[key] % _ALIGNMENT == 0]
+        aligned = [key for key, value in seen.items() if key not in ones and value % _ALIGNMENT == 0]
         constexprs = {**absent, **ones, **self.constexprs}
         return Launch(name, self.kernel, signature, constexprs, self.options, weights, tuple(aligned))
 

@@ -137,9 +137,12 @@ def config(product: Product, tokens: int, gpu: Gpu) -> Config:
     if not exact and tokens > GEMV_TOKENS and columns > GEMV_COLUMNS:
         return _gemm(product, columns, gpu)
     # Digits of several bits are multiplied several blocks at a time, which are one stage; scales inside a row
-    # need the registers that addresses of a third stage take.
-    stages = 3 if product.form == "integers" and max(product.widths) == 1 else 2
-    rows, width, warps = (32, 16, 4) if exact else _tile(product, columns)
+    # need the registers that addresses of a third stage take. Without these, two spill on sm_120.
+    whole = product.form == "integers" or (
+        product.form == "scaled" and not product.grouped and gpu.capability[0] == 12
+    )
+    stages = 3 if whole and max(product.widths) == 1 else 2
+    rows, width, warps = (32, 16, 4) if exact else _tile(product, columns, gpu)
     # A second span of one-bit weights takes less time than the kernel that adds two parts up.
     short = not exact and product.widths == (1,) and product.in_features <= 2 * SPAN_INPUTS
     per_multiprocessor = 0 if short else PROGRAMS_PER_MULTIPROCESSOR
@@ -153,18 +156,25 @@ def config(product: Product, tokens: int, gpu: Gpu) -> Config:
     return Config(kernel, rows, width, warps, stages, *_splits(product.in_features, wanted))
 
 
-def _tile(product: Product, columns: int) -> tuple[int, int, int]:
+def _tile(product: Product, columns: int, gpu: Gpu) -> tuple[int, int, int]:
     """Rows, columns and warps, each with 32 rows, of integer products.
 
     Four warps, but two where a turn of four would stage 64 KB of weights, or scales of rows that are no whole
-    turns would take more registers than there are on sm_100.
+    turns would take more registers than there are on sm_100. Scaled sums of several digits have four with
+    64 KB, where there is as much, as two spill on sm_80; with digits of four and two bits four do. Rows
+    that are no whole turns spill with digits of one bit and 128 of them on sm_100, and on sm_120 if there are
+    other digits: these have 16 rows a warp.
     """
     scaled = product.form == "scaled"
     # Without a second column to join at once, scaled sums of 16 columns spill.
     width = 8 if columns <= 8 or (scaled and product.columns_per_token == 1) else 16
-    spans = 4 in product.widths and product.turn_inputs(4) == SPAN_INPUTS
-    ragged = scaled and product.grouped and 1 not in product.widths and not product.whole_turns
-    return (64, width, 2) if spans or ragged else (128, width, 4)
+    two_warps = gpu.amd or not scaled or product.widths == (4, 2)
+    spans = 4 in product.widths and product.turn_inputs(4) == SPAN_INPUTS and two_warps
+    ragged = scaled and product.grouped and not product.whole_turns
+    if ragged and 1 in product.widths and len(product.widths) > 1 and gpu.capability[0] >= 10:
+        return 64, width, 4
+    narrow = ragged and (1 not in product.widths or gpu.capability[0] == 10)
+    return (64, width, 2) if spans or narrow else (128, width, 4)
 
 
 def _gemm(product: Product, columns: int, gpu: Gpu) -> Config:

@@ -3,24 +3,29 @@
 import triton
 import triton.language as tl
 
+from .sizes import SIZES
+
 
 @triton.jit
-def segment_of(tile, SEGMENTS: tl.constexpr, BLOCK_ROWS: tl.constexpr):
-    """Segment, first row and row behind the segment, of a tile of rows; tiles do not cross segments."""
+def segment_of(tile, out_features, SEGMENTS: tl.constexpr, BLOCK_ROWS: tl.constexpr):
+    """Segment, first row and row behind the segment, of a tile of rows; tiles do not cross segments.
+
+    SEGMENTS are the rows of all but the last one, so that the code of a layer alone does not depend on them.
+    """
     segment = tile * 0
     first_tile = tile * 0
     begin = tile * 0
-    end = tile * 0 + SEGMENTS[0]
+    end = out_features
     tiles = 0
     rows = 0
-    for i in tl.static_range(1, len(SEGMENTS)):
-        tiles += (SEGMENTS[i - 1] + BLOCK_ROWS - 1) // BLOCK_ROWS
-        rows += SEGMENTS[i - 1]
-        inside = tile >= tiles
-        segment = tl.where(inside, i, segment)
-        first_tile = tl.where(inside, tiles, first_tile)
-        begin = tl.where(inside, rows, begin)
-        end = tl.where(inside, rows + SEGMENTS[i], end)
+    for i in tl.static_range(len(SEGMENTS)):
+        tiles += (SEGMENTS[i] + BLOCK_ROWS - 1) // BLOCK_ROWS
+        rows += SEGMENTS[i]
+        behind = tile >= tiles
+        segment = tl.where(behind, i + 1, segment)
+        first_tile = tl.where(behind, tiles, first_tile)
+        begin = tl.where(behind, rows, begin)
+        end = tl.where(behind, end, tl.minimum(end, rows))
     return segment, begin + (tile - first_tile) * BLOCK_ROWS, end
 
 
@@ -149,7 +154,7 @@ def leave(
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def combine(
     partials,
     scales,
@@ -180,7 +185,7 @@ def combine(
     Args:
         partials: [splits, tokens * PER_TOKEN, out_features], of columns where INTEGERS, else of tokens.
     """
-    segment, first_row, end = segment_of(tl.program_id(1), SEGMENTS, BLOCK_ROWS)
+    segment, first_row, end = segment_of(tl.program_id(1), out_features, SEGMENTS, BLOCK_ROWS)
     rows = first_row + tl.arange(0, BLOCK_ROWS)
     first_token = tl.program_id(0) * BLOCK_TOKENS
     columns = tl.cast(tokens, tl.int64) * PER_TOKEN

@@ -5,9 +5,10 @@ import triton.language as tl
 
 from .epilogue import finish, segment_of
 from .product import SPAN_INPUTS
+from .sizes import SIZES
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def exact(
     weight,
     values,
@@ -43,7 +44,7 @@ def exact(
         BITS, DROPPED: bits of a stored code that are multiplied, the sum of WIDTHS, and those below them.
     """
     BYTES: tl.constexpr = 128  # of a block
-    segment, first_row, end = segment_of(tl.program_id(1), SEGMENTS, BLOCK_ROWS)
+    segment, first_row, end = segment_of(tl.program_id(1), out_features, SEGMENTS, BLOCK_ROWS)
     set_ = segment if SETS > 1 else 0
     padded = tl.cdiv(in_features, SPAN_INPUTS) * SPAN_INPUTS
     rows = first_row + tl.arange(0, BLOCK_ROWS)

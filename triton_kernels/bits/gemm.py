@@ -17,6 +17,10 @@ import triton.language as tl
 
 from .epilogue import leave, segment_of
 from .product import SPAN_INPUTS, of_rows, unit_sums
+from .sizes import SIZES
+
+# Where out_features is a multiple of 16, as it mostly is, addresses of y need fewer registers.
+_UNSEEN = tuple(size for size in SIZES if size != "out_features")
 
 
 @triton.jit
@@ -92,7 +96,7 @@ def _scaled_pass(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_UNSEEN)
 def gemm(
     weight,
     codes,
@@ -128,7 +132,7 @@ def gemm(
     """One tile of y, or where SPLIT of its parts; arguments as of `product`."""
     BYTES: tl.constexpr = 128  # of a block
     TOKENS: tl.constexpr = BLOCK_COLUMNS // PER_TOKEN
-    segment, first_row, end = segment_of(tl.program_id(1), SEGMENTS, BLOCK_ROWS)
+    segment, first_row, end = segment_of(tl.program_id(1), out_features, SEGMENTS, BLOCK_ROWS)
     set_ = segment if SETS > 1 else 0
     padded = tl.cdiv(in_features, SPAN_INPUTS) * SPAN_INPUTS
     first_token = tl.program_id(0) * TOKENS

@@ -17,42 +17,42 @@ _MANY = 4096
 
 def launches(gpu: Gpu) -> list[Launch]:
     """Every form of the kernels, with the tiles that shape and GPU suggest; variants.py has the others."""
-    return [*_signs(), *_planes(), *_gemms(gpu)]
+    return [*_signs(gpu), *_planes(gpu), *_gemms(gpu)]
 
 
-def _signs() -> Iterator[Launch]:
+def _signs(gpu: Gpu) -> Iterator[Launch]:
     whole, mixed, grouped = layer_of(1, -1), layer_of(1, -1, experts=EXPERTS), layer_of(1, 128)
     for precision, tokens in ((_HIGH, 1), (_HIGH, 4), (_HIGH, 8), (_FAST, 1), (_FAST, 8), (_FAST, 16)):
         name = f"{PRECISIONS[precision]}, {tokens} tokens"
-        yield product_launch(f"signs, BinaryMoS, {name}", mixed, Kind(precision, 0), tokens)
-        yield product_launch(f"signs, g128, {name}", grouped, Kind(precision, 0), tokens)
-    yield product_launch("signs, g64, high, 4 tokens", layer_of(1, 64), Kind(_HIGH, 0), 4)
-    yield product_launch("signs, exact, 4 tokens", whole, Kind(_EXACT, 0), 4)
+        yield product_launch(f"signs, BinaryMoS, {name}", mixed, Kind(precision, 0), tokens, gpu)
+        yield product_launch(f"signs, g128, {name}", grouped, Kind(precision, 0), tokens, gpu)
+    yield product_launch("signs, g64, high, 4 tokens", layer_of(1, 64), Kind(_HIGH, 0), 4, gpu)
+    yield product_launch("signs, exact, 4 tokens", whole, Kind(_EXACT, 0), 4, gpu)
     for precision in range(len(PRECISIONS)):
-        prologue, *_, last = calls_of(mixed, Kind(precision, 0), 4)
+        prologue, *_, last = calls_of(mixed, Kind(precision, 0), 4, gpu)
         yield prologue.ahead_of_time(f"signs, BinaryMoS, {PRECISIONS[precision]}, prologue")
         yield last.ahead_of_time(f"signs, BinaryMoS, {PRECISIONS[precision]}, sum of splits")
 
 
-def _planes() -> Iterator[Launch]:
+def _planes(gpu: Gpu) -> Iterator[Launch]:
     for bits in (2, 3, 4, 8):
         for precision, tokens in ((_HIGH, 1), (_HIGH, 8), (_FAST, 8)):
             name = f"planes, W{bits} g128, {PRECISIONS[precision]}, {tokens} tokens"
-            yield product_launch(name, layer_of(bits, 128), Kind(precision, 0), tokens)
+            yield product_launch(name, layer_of(bits, 128), Kind(precision, 0), tokens, gpu)
     yield product_launch(
-        "planes, W4 g128 with offsets, high, 4 tokens", layer_of(4, 128, offsets=True), Kind(_HIGH, 0), 4
+        "planes, W4 g128 with offsets, high, 4 tokens", layer_of(4, 128, offsets=True), Kind(_HIGH, 0), 4, gpu
     )
     ragged = layer_of(4, 128, in_features=FEATURES - 128)
-    yield product_launch("planes, W4 g128, ragged rows, high, 8 tokens", ragged, Kind(_HIGH, 0), 8)
-    yield product_launch("planes, W4 g32, high, 4 tokens", layer_of(4, 32), Kind(_HIGH, 0), 4)
+    yield product_launch("planes, W4 g128, ragged rows, high, 8 tokens", ragged, Kind(_HIGH, 0), 8, gpu)
+    yield product_launch("planes, W4 g32, high, 4 tokens", layer_of(4, 32), Kind(_HIGH, 0), 4, gpu)
     yield product_launch(
-        "planes, W4 of one-bit digits, high, 4 tokens", layer_of(4, 128, one_bit=True), Kind(_HIGH, 0), 4
+        "planes, W4 of one-bit digits, high, 4 tokens", layer_of(4, 128, one_bit=True), Kind(_HIGH, 0), 4, gpu
     )
-    yield product_launch("planes, W4 g128, exact, 4 tokens", layer_of(4, 128), Kind(_EXACT, 0), 4)
+    yield product_launch("planes, W4 g128, exact, 4 tokens", layer_of(4, 128), Kind(_EXACT, 0), 4, gpu)
     for weight_bits, activation_bits in ((1, 1), (2, 2), (4, 4), (8, 8)):
         name = f"planes, W{weight_bits}A{activation_bits}, 8 tokens"
-        yield product_launch(name, layer_of(weight_bits, -1), Kind(_HIGH, activation_bits), 8)
-    prologue, *_, last = calls_of(layer_of(4, 128), Kind(_HIGH, 0), 4)
+        yield product_launch(name, layer_of(weight_bits, -1), Kind(_HIGH, activation_bits), 8, gpu)
+    prologue, *_, last = calls_of(layer_of(4, 128), Kind(_HIGH, 0), 4, gpu)
     yield prologue.ahead_of_time("planes, W4 g128, high, prologue")
     yield last.ahead_of_time("planes, W4 g128, high, sum of splits")
 

@@ -101,7 +101,7 @@ def _product(
     weights = (layer.weight, columns.codes, layer.scales, layer.offsets)
     ends = (columns.gates, layer.out_scales, layer.bias, target)
     constexprs: dict[str, Any] = {
-        "SEGMENTS": layer.segments,
+        "SEGMENTS": layer.segments[:-1],
         "SETS": layer.sets,
         "EXPERTS": layer.experts,
         "WIDTHS": layer.widths,
@@ -164,7 +164,7 @@ def _combine(
         1.0 if kind.exact else _factor(layer, integers),
     )
     constexprs = {
-        "SEGMENTS": layer.segments,
+        "SEGMENTS": layer.segments[:-1],
         "SETS": layer.sets,
         "EXPERTS": layer.experts,
         "INTEGERS": integers,

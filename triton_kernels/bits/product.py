@@ -17,6 +17,7 @@ import triton.language as tl
 
 from .epilogue import join_columns, leave, segment_of
 from .fields import field_of, start_of, value_of
+from .sizes import SIZES
 
 SPAN_INPUTS = tl.constexpr(1024)  # what splits are made of
 
@@ -190,7 +191,7 @@ def unit_sums(part, own, PER_TOKEN: tl.constexpr):
     return value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def product(
     weight,
     codes,
@@ -248,7 +249,7 @@ def product(
     """
     BYTES: tl.constexpr = 128  # of a block
     TOKENS: tl.constexpr = BLOCK_COLUMNS // PER_TOKEN
-    segment, first_row, end = segment_of(tl.program_id(1), SEGMENTS, BLOCK_ROWS)
+    segment, first_row, end = segment_of(tl.program_id(1), out_features, SEGMENTS, BLOCK_ROWS)
     set_ = segment if SETS > 1 else 0
     padded = tl.cdiv(in_features, SPAN_INPUTS) * SPAN_INPUTS
     rows = first_row + tl.arange(0, BLOCK_ROWS)

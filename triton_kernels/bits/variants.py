@@ -21,7 +21,7 @@ class Variant(NamedTuple):
     Attributes:
         product: of FEATURES rows and inputs, or a little less where rows are no whole turns of the loops, and
             so their scales read one by one.
-        split: whether rows are; single: whether a program has one span, of which Triton makes a constant.
+        split: whether rows are.
     """
 
     product: Product
@@ -30,7 +30,6 @@ class Variant(NamedTuple):
     warps: int
     stages: int
     split: bool
-    single: bool
 
     @property
     def name(self) -> str:
@@ -39,18 +38,14 @@ class Variant(NamedTuple):
         layer = f"{sum(kind.widths)} bits{kind.scales}, {kind.columns_per_token} columns a token"
         tile = f"{self.rows}x{self.columns}, {self.warps} warps, {self.stages} stages"
         ragged = ", ragged" if kind.in_features % SPAN_INPUTS else ""
-        return f"shipped: {layer}, {tile}{ragged}{', split' * self.split}{', one span' * self.single}"
+        return f"shipped: {layer}, {tile}{ragged}{', split' * self.split}"
 
     def launch(self) -> Launch:
-        inputs = self.product.in_features
-        if self.single and not self.split:
-            inputs -= FEATURES - SPAN_INPUTS
-        kind = self.product._replace(in_features=inputs)
-        layer = layer_of(sum(kind.widths), kind.group_size, in_features=inputs, experts=experts_of(kind))
+        kind, bits = self.product, sum(self.product.widths)
+        layer = layer_of(bits, kind.group_size, in_features=kind.in_features, experts=experts_of(kind))
         precision = PRECISIONS.index("fast" if kind.fast else "high")
         tiles = Tiles(1 if self.split else 0, self.rows, self.warps, self.stages)
-        parts = FEATURES // SPAN_INPUTS if self.single else 2
-        gpu = Gpu(parts * FEATURES // self.rows, {str(kind): tiles})
+        gpu = Gpu(2 * FEATURES // self.rows, {str(kind): tiles})
         tokens = self.columns // kind.columns_per_token
         return product_launch(self.name, layer, Kind(precision, 0), tokens, gpu)
 
@@ -64,7 +59,7 @@ def variant_of(product: Product, plan: Config) -> Variant:
     whole = product.whole_turns or not product.grouped
     alike = product._replace(segments=(FEATURES,), in_features=FEATURES if whole else FEATURES - 128)
     sizes = (plan.block_rows, plan.block_columns, plan.warps, plan.stages)
-    return Variant(alike, *sizes, plan.splits > 1, plan.split_spans == 1)
+    return Variant(alike, *sizes, plan.splits > 1)
 
 
 def shipped_variants(capability: tuple[int, int]) -> list[Variant]:
