@@ -80,7 +80,8 @@ def kernel_name(case: BitsCase, plan: dict[str, Any]) -> str | None:
         if case.group_size == -1 and case.precision != "fast":
             return f"gemv_whole<(Form){FORMS.index(form)}, {column_tiles}>"
         by_32 = case.group_size != -1 and case.group_size % 128 != 0
-        if case.precision == "high" and not by_32 and case.activation_bits == 0 and form in ("one", "four"):
+        in_pairs = case.precision == "high" and not by_32 and case.activation_bits == 0
+        if in_pairs and form in ("one", "two", "four"):
             return f"gemv_pairs<(Form){FORMS.index(form)}, {column_tiles}>"
         return f"gemv_grouped<(Form){FORMS.index(form)}, {column_tiles}, {str(by_32).lower()}>"
     return None

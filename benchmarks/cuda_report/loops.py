@@ -91,12 +91,13 @@ def _registers(item: Instruction) -> set[int]:
 def l1_bytes(item: Instruction) -> int:
     """Bytes of a lane that pass L1 or shared memory, or that its banks could have delivered meanwhile.
 
-    Weights pass by, columns in shared memory meet no bank twice. Columns that come from L1 do: of eight lanes
-    that are served together four read one column and four the next, each half of the same 32 bytes.
+    Weights pass by. Columns, and scales of tokens, are loaded 128 bits at a time and lie in the order of the
+    lanes. What is loaded otherwise meets in banks: planes of columns, and the scales of two rows.
     """
     if item.name not in ("LDG", "LDS", "LDGSTS"):
         return 0
-    return width_of(item) // 8 * (2 if item.name == "LDG" and ".NA" not in item.opcode else 1)
+    in_order = width_of(item) == 128 and not item.opcode.endswith(".CONSTANT")
+    return width_of(item) // 8 * (1 if item.name != "LDG" or _is_stream(item) or in_order else 2)
 
 
 def pipe(item: Instruction) -> str:

@@ -312,15 +312,24 @@ class Matmul:
         return self.status
 
 
+def _read_tokens(address: int | None, sets: int, tokens: int, each: int) -> Tensor | None:
+    """[sets, tokens, each]"""
+    if each == 1:
+        return _read(address, torch.float32, sets, tokens, 1)
+    tiles = _read(address, torch.float32, sets, -(-tokens // 8), each // 4, 8, 4)
+    return None if tiles is None else tiles.transpose(2, 3).reshape(sets, -1, each)[:, :tokens]
+
+
 def read_staged(staged: StagedStruct, k: int, activation_bits: int) -> Staged:
     """Undoes the orders that lowbit_cuda.h describes, by its formulas."""
     form, sets, m, wide = FORMS[staged.form], staged.sets, staged.tokens, staged.padded_inputs
     inputs = torch.arange(wide)
     if form == "columns":
-        raw = _read(staged.codes, torch.int8, sets, m, staged.per_token, wide)
+        count = m * staged.per_token
+        raw = _read(staged.codes, torch.int8, sets, -(-count // 8), wide // 128, 2, 8, 4, 2, 8)
         assert raw is not None
-        c, q, t, j = inputs // 128, inputs // 32 % 4, inputs // 8 % 4, inputs % 8
-        columns = raw[..., 128 * c + 32 * t + 8 * q + j].long()
+        tiles = raw.permute(0, 1, 4, 2, 3, 6, 5, 7).reshape(sets, -1, wide)
+        columns = tiles[:, :count].reshape(sets, m, staged.per_token, wide).long()
         values = columns[:, :, 0] if staged.per_token == 1 else 256 * columns[:, :, 0] + columns[:, :, 1]
         totals = _read(staged.totals, torch.int32, sets, m, staged.per_token)
         if totals is not None:
@@ -352,8 +361,8 @@ def read_staged(staged: StagedStruct, k: int, activation_bits: int) -> Staged:
         form,
         values[..., :k],
         values[..., k:],
-        _read(staged.scales, torch.float32, sets, m, staged.scale_groups),
-        _read(staged.sums, torch.float32, sets, m, staged.units),
+        _read_tokens(staged.scales, sets, m, staged.scale_groups),
+        _read_tokens(staged.sums, sets, m, staged.units),
         totals,
         _read(staged.gates, torch.float32, sets, m, staged.experts),
     )

@@ -118,7 +118,7 @@ SHARED_ROWS = {
     "four": (4, "packed", -1, 9000, interface.Device(90, 4)),
     "mixed": (3, "packed", -1, 9000, interface.Device(90, 4)),
     "planes": (3, "planes", -1, 9000, interface.Device(90, 4)),
-    "one by 128": (1, "packed", 128, 9000, interface.Device(86, 3)),
+    "one by 128": (1, "packed", 128, 9000, interface.Device(90, 2)),
     "four by 128": (4, "packed", 128, 9000, interface.Device(90, 2)),
     "two by 32": (2, "packed", 32, 17000, interface.Device(87, 2)),
 }

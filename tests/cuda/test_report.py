@@ -216,6 +216,11 @@ def test_loads_under_way() -> None:
 
 def test_bytes_of_l1() -> None:
     loads = _code(
-        "LDG.E.NA.LTC128B.128.CONSTANT R4, [R2]", "LDG.E.128 R8, [R2]", "LDS.128 R8, [R2]", "IMMA R8"
+        "LDG.E.NA.LTC128B.128.CONSTANT R4, [R2]",
+        "LDG.E.128 R8, [R2]",
+        "LDG.E.128.CONSTANT R8, [R2]",
+        "LDG.E.64 R8, [R2]",
+        "LDS.128 R8, [R2]",
+        "IMMA R8",
     )
-    assert [l1_bytes(item) for item in loads.instructions] == [16, 32, 16, 0]
+    assert [l1_bytes(item) for item in loads.instructions] == [16, 16, 32, 16, 16, 0]

@@ -13,7 +13,14 @@ namespace lowbit::cuda {
 
 inline constexpr int kInputAlign = 1024;  // inputs of the widest superblock of a digit tile (8 fields x 128)
 inline constexpr int kScaleInputs = 128;  // inputs that share an activation scale in `fast`
+inline constexpr int kTileColumns = 8;    // of a B operand
+inline constexpr int kTileTokens = 8;     // whose scales and sums lie side by side
 inline constexpr int kHalfAlign = 64;     // inputs in 128 bytes of fp16
+
+// Bytes of a tile of columns: of 128 inputs, of half their steps, and of a column in that half.
+inline constexpr int kGroupBytes = kTileColumns * kScaleInputs;
+inline constexpr int kHalfGroupBytes = kGroupBytes / 2;
+inline constexpr int kColumnBytes = kHalfGroupBytes / kTileColumns;
 
 // Quantised activations, the B operand of the int8 products (m16n8k32: a column is a column of B).
 //
@@ -32,19 +39,21 @@ inline constexpr int kHalfAlign = 64;     // inputs in 128 bytes of fp16
 // inputs, for every kind of activations, and `sums`; the others read one scale per token and `totals`. The
 // prologue writes what the product reads, and nothing else.
 //
-// Inside each group of 128 inputs the bytes of a column are permuted: byte 32 t + 8 q + j is input
-// 32 q + 8 t + j (t, q in 0..3, j in 0..7).
+// CODES lie in the order in which the lanes of a warp load them, tile by tile of eight columns:
 //
-//   input  (q, t):  0,0 0,1 0,2 0,3  1,0 1,1 1,2 1,3  2,0 2,1 2,2 2,3  3,0 3,1 3,2 3,3    8 inputs each
-//   bytes  (t, q):  0,0 0,1 0,2 0,3  1,0 1,1 1,2 1,3  2,0 2,1 2,2 2,3  3,0 3,1 3,2 3,3    8 bytes each
-//                   |-- lane t=0 --| |-- lane t=1 --| |-- lane t=2 --| |-- lane t=3 --|
+//   [ceil(columns / 8)][Kp / 128 groups][2 halves h][8 columns][4 t][2 i][8 inputs j]
 //
-// so that lane (column = lane >> 2, t = lane & 3) finds in 32 bytes in a row its registers of the four steps
-// of a group: bytes 8 q .. 8 q + 3 are b0 of step q and bytes 8 q + 4 .. 8 q + 7 its b1. Two 16-byte loads
-// bring all of them:
+// has input 128 group + 32 (2 h + i) + 8 t + j. Lane 4 (column % 8) + t finds its registers of two steps of a
+// group in 16 bytes, those of the whole warp are 512 bytes in a row:
 //
-//   load 0:  x = b0, y = b1 of step 0    z = b0, w = b1 of step 1
-//   load 1:  x = b0, y = b1 of step 2    z = b0, w = b1 of step 3
+//   half 0:  x = b0, y = b1 of step 0    z = b0, w = b1 of step 1
+//   half 1:  x = b0, y = b1 of step 2    z = b0, w = b1 of step 3
+//
+// SCALES AND SUMS, where there are several of a token, lie four in a row, those of eight tokens side by side:
+//
+//   [ceil(tokens / 8)][values / 4][8 tokens][4]
+//
+// Columns and tokens that fill up a tile are neither written nor read.
 struct Columns {
   int64_t tokens;
   int64_t padded_inputs;  // Kp
@@ -54,9 +63,9 @@ struct Columns {
   int32_t units;          // sums of a token: 1, Kp / 128 or Kp / 32, one per unit of the weight's scales
   int32_t experts;        // gates of a token: the most experts of any segment, the others use the first ones
 
-  int8_t* codes;    // [sets][tokens * per_token][Kp]
-  float* scales;    // [sets][tokens][scale_groups]
-  float* sums;      // [sets][tokens][units]  a factor times the sum of scale * code over a unit; only grouped
+  int8_t* codes;    // [sets] tiles
+  float* scales;    // [sets] tiles of scale_groups a token
+  float* sums;      // [sets] tiles of units a token: a factor times the sum of scale * code; only grouped
   int32_t* totals;  // [sets][tokens * per_token]  sum of all codes of a column; only where not grouped
   float* gates;     // [sets][tokens][experts]
 
@@ -67,22 +76,34 @@ struct Columns {
 
   LOWBIT_HOST_DEVICE bool grouped() const { return scale_groups > 1; }
   LOWBIT_HOST_DEVICE int64_t count() const { return tokens * per_token; }
+  LOWBIT_HOST_DEVICE int64_t column_tiles() const { return (count() + kTileColumns - 1) / kTileColumns; }
+  LOWBIT_HOST_DEVICE int64_t token_tiles() const { return (tokens + kTileTokens - 1) / kTileTokens; }
   // Sets are numbered like segments; where all segments share one, it is set 0.
   LOWBIT_HOST_DEVICE int32_t set_of(int32_t segment) const { return sets == 1 ? 0 : segment; }
+  // Its first byte; a group is kGroupBytes further, the other half kHalfGroupBytes.
   LOWBIT_HOST_DEVICE int8_t* codes_of(int32_t set, int64_t column) const {
-    return codes + (set * count() + column) * padded_inputs;
+    return codes + (set * column_tiles() + (column >> 3)) * kTileColumns * padded_inputs +
+           (column & 7) * kColumnBytes;
   }
+  // A token's first value; value i is place_of(i) further.
   LOWBIT_HOST_DEVICE float* scales_of(int32_t set, int64_t token) const {
-    return scales + (set * tokens + token) * scale_groups;
+    return first_of(scales, scale_groups, set, token);
   }
   LOWBIT_HOST_DEVICE float* sums_of(int32_t set, int64_t token) const {
-    return sums + (set * tokens + token) * units;
+    return first_of(sums, units, set, token);
   }
+  LOWBIT_HOST_DEVICE static int place_of(int value) { return (value >> 2) * (4 * kTileTokens) + (value & 3); }
   LOWBIT_HOST_DEVICE int32_t* totals_of(int32_t set, int64_t column) const {
     return totals + set * count() + column;
   }
   LOWBIT_HOST_DEVICE float* gates_of(int32_t set, int64_t token) const {
     return gates + (set * tokens + token) * experts;
+  }
+
+ private:
+  LOWBIT_HOST_DEVICE float* first_of(float* values, int32_t each, int32_t set, int64_t token) const {
+    if (each == 1) return values + set * tokens + token;
+    return values + (set * token_tiles() + (token >> 3)) * kTileTokens * each + (token & 7) * 4;
   }
 };
 

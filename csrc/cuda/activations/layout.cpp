@@ -47,10 +47,13 @@ Columns layout_columns(const Staging& staging, const ActivationKind& kind, void*
   out.experts = staging.experts;
 
   const int64_t tokens = out.sets * out.tokens;
+  const auto values = [&](int32_t each) {
+    return each == 1 ? tokens : out.sets * out.token_tiles() * kTileTokens * each;
+  };
   Parts parts(memory);
-  out.codes = parts.take<int8_t>(tokens * out.per_token * out.padded_inputs);
-  out.scales = parts.take<float>(tokens * out.scale_groups);
-  out.sums = parts.take<float>(staging.grouped ? tokens * out.units : 0);
+  out.codes = parts.take<int8_t>(out.sets * out.column_tiles() * kTileColumns * out.padded_inputs);
+  out.scales = parts.take<float>(values(out.scale_groups));
+  out.sums = parts.take<float>(staging.grouped ? values(out.units) : 0);
   out.totals = parts.take<int32_t>(staging.grouped ? 0 : tokens * out.per_token);
   out.gates = parts.take<float>(tokens * out.experts);
   out.arrival_count = staging.arrivals;

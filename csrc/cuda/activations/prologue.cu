@@ -205,7 +205,8 @@ LOWBIT_DEVICE uint32_t pack(int a, int b, int c, int d) {
 // Octet o of a group of 128 inputs holds inputs 32 q + 8 t .. + 7 with q = o / 4, t = o % 4.
 LOWBIT_DEVICE int64_t code_position(int octet) {
   const int o = octet % kGroupLanes;
-  return int64_t{kScaleInputs} * (octet / kGroupLanes) + 32 * (o % 4) + 8 * (o / 4);
+  return int64_t{kGroupBytes} * (octet / kGroupLanes) + kHalfGroupBytes * (o / 8) + 16 * (o % 4) +
+         8 * (o / 4 % 2);
 }
 
 template <bool kKept>
@@ -224,12 +225,14 @@ LOWBIT_DEVICE uint32_t prepare(Token<kKept>& token, float* gates, ReduceMemory& 
 LOWBIT_DEVICE void store_unit_sum(int sum, int octet, Unit unit, float scale, float* sums) {
   sum = reduce_lanes<4>(sum, Sum{});
   if (unit == Unit::inputs_32) {
-    if (octet % 4 == 0) sums[octet / 4] = scale * static_cast<float>(sum);
+    if (octet % 4 == 0) sums[Columns::place_of(octet / 4)] = scale * static_cast<float>(sum);
     return;
   }
   sum += __shfl_xor_sync(kAllLanes, sum, 4);
   sum += __shfl_xor_sync(kAllLanes, sum, 8);
-  if (octet % kGroupLanes == 0) sums[octet / kGroupLanes] = scale * static_cast<float>(sum);
+  if (octet % kGroupLanes == 0) {
+    sums[Columns::place_of(octet / kGroupLanes)] = scale * static_cast<float>(sum);
+  }
 }
 
 template <bool kKept>
@@ -280,7 +283,9 @@ __global__ void __launch_bounds__(kMaxThreads) columns_prologue(const Params<Col
       totals[1] += sum - 256 * high_sum;
     }
     if (!grouped) return;
-    if (octet % kGroupLanes == 0) out.scales_of(set, m)[octet / kGroupLanes] = quantizer.scale();
+    if (octet % kGroupLanes == 0) {
+      out.scales_of(set, m)[Columns::place_of(octet / kGroupLanes)] = quantizer.scale();
+    }
     if (p.unit == Unit::row) {
       row_sum += quantizer.scale() * static_cast<float>(sum);
     } else {

@@ -18,7 +18,7 @@ struct B1Params {
 
 // The pair of words of a column for the four steps of a superblock, as this lane takes them.
 template <int kColumnTiles>
-class PlanePointers : public FromCache {
+class PlanePointers {
  public:
   LOWBIT_DEVICE PlanePointers(const Planes& x, int set, int first_column, int lane) {
     const int64_t last = x.count() - 1;
@@ -29,9 +29,13 @@ class PlanePointers : public FromCache {
     }
   }
 
-  LOWBIT_DEVICE void load(int span, int tile, uint32_t (&b)[kSteps][2]) const {
+  LOWBIT_DEVICE void begin_pass() const { wait_for_previous_kernel(); }
+  LOWBIT_DEVICE void end_pass() const {}
+  LOWBIT_DEVICE void next_span(int span) { span_ = span; }
+
+  LOWBIT_DEVICE void load(int tile, uint32_t (&b)[kSteps][2]) const {
     constexpr int kSpanWords = kSpanInputs / 32;
-    const uint32_t* const words = tiles_[tile] + int64_t{span} * kSpanWords;
+    const uint32_t* const words = tiles_[tile] + int64_t{span_} * kSpanWords;
 #pragma unroll
     for (int q = 0; q < kSteps; ++q) {
       const uint2 pair = load_cached(reinterpret_cast<const uint2*>(words + 8 * q));
@@ -42,6 +46,7 @@ class PlanePointers : public FromCache {
 
  private:
   const uint32_t* tiles_[kColumnTiles];
+  int span_ = 0;
 };
 
 // sums = 2 sums + those of a digit.
@@ -53,13 +58,13 @@ LOWBIT_DEVICE void b1_pass(const WarpTask& task, const Planes& x, const Pass& pa
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[0][c][i] *= 2;
   }
-  const PlanePointers<kColumnTiles> planes(x, task.segment.set, task.first_column, task.lane);
-  walk_spans<1, false, 1>(task, pass, planes, [&](int span, int, const TileWords<1>& weights) {
+  PlanePointers<kColumnTiles> planes(x, task.segment.set, task.first_column, task.lane);
+  walk_spans<1, false, 1>(task, pass, planes, [&](int, const TileWords<1>& weights) {
     const Words& words = weights.tile[0];
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
       uint32_t b[kSteps][2];
-      planes.load(span, c, b);
+      planes.load(c, b);
 #pragma unroll
       for (int q = 0; q < kSteps; ++q) {
         const uint32_t a[4] = {words.step[q].x, words.step[q].y, words.step[q].z, words.step[q].w};

@@ -25,26 +25,30 @@ LOWBIT_HOST_DEVICE constexpr int exchanged(int address) {
 // others equally often.
 class Chunks {
  public:
-  LOWBIT_DEVICE Chunks(const Columns& x, int set, int first_column, int most_columns, const WarpPlace& place,
-                       const Spans& spans, char* shared)
+  LOWBIT_DEVICE Chunks(const WarpTask& task, const Columns& x, int most_columns, const WarpPlace& place,
+                       char* shared)
       : shared_(shared),
-        columns_(min(static_cast<int>(x.count()) - first_column, most_columns)),
+        columns_(min(static_cast<int>(x.count()) - task.first_column, most_columns)),
         place_(place),
-        spans_(spans),
-        span_(spans.first) {
+        spans_(task.spans),
+        span_(task.spans.first) {
+    const Spans& spans = task.spans;
     turns_left_ = (spans.end - spans.first + place.input_warp + place.input_warps - 1) / place.input_warps;
     idle_at_last_ = spans.first + (turns_left_ - 1) * place.input_warps >= spans.end;
     buffer_bytes_ = turns_left_ > 1 ? chunk_bytes(columns_, place.input_warps) : 0;
     buffer_ = buffer_bytes_;  // the first turn changes to the other one
-    // The row warps of an input warp copy its columns together, pairs of warps one each, and each thread the
-    // same piece of several. A warp that is alone copies a column in two halves.
-    constexpr int kPieces = kSpanInputs / 16;
-    const int at_once = place.row_warps == 1 ? 1 : place.row_warps / 2;
-    copies_ = rank() < at_once * kPieces;
+    // The row warps of an input warp copy its columns together, pairs of warps one, two or four at once, and
+    // each thread the same piece of several. A warp that is alone copies a column in two halves.
+    const int at_once = place.row_warps < 4 ? 1 : place.row_warps < 8 ? 2 : 4;
+    const int column = rank() / kPieces, piece = rank() % kPieces;  // of a group: 4 t of halves 0 and 1
+    copies_ = column < at_once;
+    of_tile_ = kTileColumns / at_once;
     to_step_ = at_once * kSpanInputs;
-    from_step_ = in_register(at_once * x.padded_inputs);
-    from_ = in_register(x.codes_of(set, first_column) + rank() / kPieces * x.padded_inputs +
-                        16 * (rank() % kPieces));
+    from_step_ = at_once * kColumnBytes;
+    next_tile_ =
+        static_cast<uint32_t>(kTileColumns * x.padded_inputs - (kTileColumns - at_once) * kColumnBytes);
+    from_ = in_register(x.codes_of(task.segment.set, task.first_column) + kGroupBytes * (piece / 8) +
+                        kHalfGroupBytes * (piece % 2) + kColumnBytes * column + 16 * (piece / 2 % 4));
   }
 
   // Before the first turn, when the weights are under way already.
@@ -71,19 +75,24 @@ class Chunks {
   LOWBIT_DEVICE int offset() const { return buffer_ + slot(); }
 
  private:
+  static constexpr int kPieces = kSpanInputs / 16;  // of a column
+
   LOWBIT_DEVICE int rank() const { return 32 * place_.row_warp + place_.lane; }
   LOWBIT_DEVICE int slot() const { return place_.input_warp * chunk_bytes(columns_, 1); }
 
   LOWBIT_DEVICE void start_copy() {
     if (copies_ && span_ < spans_.end) {
-      const int8_t* from = from_ + int64_t{span_} * kSpanInputs;
+      const int8_t* from = from_ + int64_t{span_} * (kSpanFields * kGroupBytes);
       const int begin = buffer_bytes_ - buffer_ + slot();
+      int left = of_tile_;
 #pragma unroll 1
-      for (int to = begin + 16 * rank(); to < begin + chunk_bytes(columns_, 1); to += to_step_) {
+      for (int to = begin + 16 * rank(); to < begin + columns_ * kSpanInputs; to += to_step_) {
         const SharedAddress piece = shared_ + exchanged(to);
         piece.copy_async_16(from);
-        if (place_.row_warps == 1) (piece + kSpanInputs / 2).copy_async_16(from + kSpanInputs / 2);
-        from += from_step_;
+        if (place_.row_warps == 1) {
+          (piece + kSpanInputs / 2).copy_async_16(from + kSpanFields / 2 * kGroupBytes);
+        }
+        from += --left == 0 ? next_tile_ : from_step_;
       }
     }
     cp_async_commit();
@@ -99,9 +108,11 @@ class Chunks {
   bool idle_at_last_, copies_;
   int buffer_;  // where the chunk that is read begins, 0 or buffer_bytes_; the other one is copied
   int buffer_bytes_;
-  int to_step_;  // of the pieces that a thread copies
-  int64_t from_step_;
-  const int8_t* from_;
+  int of_tile_;  // columns of a tile that a thread copies a piece of
+  int to_step_;
+  uint32_t from_step_;  // from one to the next
+  uint32_t next_tile_;  // and to the first one of the next tile
+  const int8_t* from_;  // the thread's piece of the first column
 };
 
 // The columns that a lane reads as the B operand, as CodePointers.
@@ -112,23 +123,23 @@ class ChunkColumns {
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
       const int column = min(8 * c + (lane >> 2), chunks.columns() - 1);
-      first_[c] = in_register(column * kSpanInputs + 32 * (lane & 3));
+      first_[c] = in_register(exchanged(column * kSpanInputs + 32 * (lane & 3)));
     }
   }
 
   LOWBIT_DEVICE void begin_pass() { chunks_.begin_pass(); }
-  LOWBIT_DEVICE void next_span() {
+  LOWBIT_DEVICE void next_span(int) {
     chunks_.next_span();
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
-      halves_[c][0] = in_register(exchanged(first_[c] + chunks_.offset()));
+      halves_[c][0] = in_register(first_[c] + chunks_.offset());
       halves_[c][1] = in_register(halves_[c][0] ^ 16);
     }
   }
   LOWBIT_DEVICE void end_pass() { chunks_.end_pass(); }
 
   // `field` of the span that began last.
-  LOWBIT_DEVICE void load(int, int field, FieldColumns (&columns)[kColumnTiles]) const {
+  LOWBIT_DEVICE void load(int field, FieldColumns (&columns)[kColumnTiles]) const {
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
 #pragma unroll

@@ -9,9 +9,8 @@
 
 namespace lowbit::cuda {
 
-inline constexpr int kSteps = 4;                               // of 32 inputs in a field
-inline constexpr int kSpanFields = 8;                          // of 128 inputs in a span
-inline constexpr int kFieldColumnWords = 128 / sizeof(uint4);  // of a column, from one field to the next
+inline constexpr int kSteps = 4;       // of 32 inputs in a field
+inline constexpr int kSpanFields = 8;  // of 128 inputs in a span
 inline constexpr int kStepWords = 32;  // 16-byte words from one step of a superblock to the next
 inline constexpr int kSuperblockWords = kSteps * kStepWords;
 
@@ -54,47 +53,72 @@ struct FieldColumns {
   }
 };
 
-// Activations that a loop reads through L1, where the block's other row warps find them as well.
-struct FromCache {
-  LOWBIT_DEVICE void begin_pass() const { wait_for_previous_kernel(); }
-  LOWBIT_DEVICE void next_span() const {}
-  LOWBIT_DEVICE void end_pass() const {}
+// Where what a lane reads of a span begins, kWords to a span. A kStepping pointer goes from one of the warp's
+// spans to the next: two registers less, for a loop that needs them.
+template <int kWords, bool kStepping>
+class SpanPointer {
+ public:
+  SpanPointer() = default;
+  LOWBIT_DEVICE SpanPointer(const void* first, const Spans& spans)
+      : first_(static_cast<const uint4*>(first)), step_(spans.step) {
+    if (kStepping) first_ = advance(first_, spans.first - spans.step, kWords);
+    first_ = in_register(first_);
+  }
+
+  LOWBIT_DEVICE void next_span(int span) {
+    if (kStepping) {
+      first_ = in_register(advance(first_, in_register(step_), kWords));
+    } else {
+      span_ = in_register(advance(first_, span, kWords));
+    }
+  }
+  LOWBIT_DEVICE const uint4* operator+(int words) const { return (kStepping ? first_ : span_) + words; }
+
+ private:
+  const uint4* first_;  // kStepping: of the span; before the first next_span() a step before
+  const uint4* span_;
+  int step_;
 };
 
-// The columns that a lane reads as the B operand: its column of each tile of eight. Lanes of columns that do
-// not exist read the last one; nothing of what they compute is stored.
-template <int kColumnTiles>
-class CodePointers : public FromCache {
+// The columns that a lane reads as the B operand, through L1, where the block's other row warps find them as
+// well: its column of each tile of eight. Lanes of columns that do not exist read the last one; nothing of
+// what they compute is stored. For one walk over the inputs.
+template <int kColumnTiles, bool kStepping = false>
+class CodePointers {
  public:
-  LOWBIT_DEVICE CodePointers(const Columns& x, int set, int first_column, int lane) {
+  LOWBIT_DEVICE CodePointers(const WarpTask& task, const Columns& x) {
     const int last = static_cast<int>(x.count()) - 1;
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
-      const int column = min(first_column + 8 * c + (lane >> 2), last);
-      tiles_[c] = in_register(reinterpret_cast<const uint4*>(x.codes_of(set, column) + 32 * (lane & 3)));
+      const int column = min(task.first_column + kTileColumns * c + (task.lane >> 2), last);
+      const int8_t* const codes = x.codes_of(task.segment.set, column) + 16 * (task.lane & 3);
+      tiles_[c] = {codes, task.spans};
     }
   }
 
-  // Fields are visited in ascending order inside a span, with `field` known when compiled.
-  LOWBIT_DEVICE void load(int span, int field, FieldColumns (&columns)[kColumnTiles]) {
-    load_half(span, field, 0, columns);
+  LOWBIT_DEVICE void begin_pass() const { wait_for_previous_kernel(); }
+  LOWBIT_DEVICE void end_pass() const {}
+  LOWBIT_DEVICE void next_span(int span) {
 #pragma unroll
-    for (int c = 0; c < kColumnTiles; ++c)
-      columns[c].set_half(1, load_cached(spans_[c] + field * kFieldColumnWords + 1));
+    for (int c = 0; c < kColumnTiles; ++c) tiles_[c].next_span(span);
   }
 
-  LOWBIT_DEVICE void load_half(int span, int field, int half, FieldColumns (&columns)[kColumnTiles]) {
+  LOWBIT_DEVICE void load(int field, FieldColumns (&columns)[kColumnTiles]) const {
+    load_half(field, 0, columns);
+    load_half(field, 1, columns);
+  }
+
+  LOWBIT_DEVICE void load_half(int field, int half, FieldColumns (&columns)[kColumnTiles]) const {
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
-      if (field == 0 && half == 0)
-        spans_[c] = in_register(advance(tiles_[c], span, kSpanFields * kFieldColumnWords));
-      columns[c].set_half(half, load_cached(spans_[c] + field * kFieldColumnWords + half));
+      columns[c].set_half(half, load_cached(tiles_[c] + field * kGroupWords + half * (kGroupWords / 2)));
     }
   }
 
  private:
-  const uint4* tiles_[kColumnTiles];
-  const uint4* spans_[kColumnTiles] = {};
+  static constexpr int kGroupWords = kGroupBytes / sizeof(uint4);
+
+  SpanPointer<kSpanFields * kGroupWords, kStepping> tiles_[kColumnTiles];
 };
 
 }  // namespace lowbit::cuda

@@ -5,8 +5,6 @@
 //   scales    of the activations, and sums: spans of 1024 inputs, the same way
 //   weights   straight to the registers of the warp that owns the row tile, a superblock ahead
 //
-// A column's 128 bytes lie in shared memory with their 16-byte pieces exchanged in pairs where the column is
-// odd: eight lanes that load together then touch all 32 banks.
 #include "cuda/bits/epilogue.h"
 #include "cuda/bits/loops.h"
 
@@ -17,8 +15,6 @@ constexpr int kGemmWarps = 8;
 constexpr int kGemmThreads = 32 * kGemmWarps;
 constexpr int kGemmColumns = 64;
 constexpr int kColumnTiles = kGemmColumns / 8;
-constexpr int kFieldBytes = 128;
-constexpr int kPieces = kFieldBytes / 16;
 
 struct GemmParams {
   LayerParams layer;
@@ -26,83 +22,126 @@ struct GemmParams {
   float offset_factor;
 };
 
+// What a thread copies of an array that grows by a step at a time: pieces of 16 bytes, kPieces of all
+// threads.
+template <int kPieces>
+class Copies {
+ public:
+  // piece(i, &from): where piece i begins at the first step, false where there is none.
+  template <class Piece>
+  LOWBIT_DEVICE explicit Copies(const Piece& piece) {
+#pragma unroll
+    for (int r = 0; r < kRounds; ++r) {
+      const char* from = nullptr;
+      const int i = static_cast<int>(threadIdx.x) + r * kGemmThreads;
+      valid_[r] = i < kPieces && piece(i, from);
+      from_[r] = in_register(from);
+    }
+  }
+
+  // The pieces `offset` bytes further, one after the other; zeros for those that do not exist.
+  LOWBIT_DEVICE void start(char* to, int64_t offset) const {
+#pragma unroll
+    for (int r = 0; r < kRounds; ++r) {
+      const int i = static_cast<int>(threadIdx.x) + r * kGemmThreads;
+      if (kPieces % kGemmThreads == 0 || i < kPieces) cp_async_16(to + 16 * i, from_[r] + offset, valid_[r]);
+    }
+  }
+
+ private:
+  static constexpr int kRounds = (kPieces + kGemmThreads - 1) / kGemmThreads;
+
+  const char* from_[kRounds];
+  bool valid_[kRounds];
+};
+
+// Columns, scales and sums in shared memory:
+//
+//   codes [2 turns][8 tiles of columns] groups of 128 inputs, as in cuda/activations/columns.h
+//   [2 turns]  scales of a span [64 columns][8]   sums [64 columns][units]
 template <Flush kFlush>
 class Stages {
  public:
   static constexpr int kScales = kFlush == Flush::never ? 0 : kSpanFields;
   static constexpr int kSums = has_units(kFlush) ? kSpanFields * units_per_field(kFlush) : 0;
-  static constexpr int kCodesBytes = kGemmColumns * kFieldBytes;
-  static constexpr int kSpanBytes = kGemmColumns * (kScales + kSums) * static_cast<int>(sizeof(float));
+  static constexpr int kCodesBytes = kColumnTiles * kGroupBytes;
+  static constexpr int kScalesBytes = kGemmColumns * kScales * static_cast<int>(sizeof(float));
+  static constexpr int kSpanBytes = kScalesBytes + kGemmColumns * kSums * static_cast<int>(sizeof(float));
   static constexpr int kBytes = 2 * (kCodesBytes + kSpanBytes);
 
   LOWBIT_DEVICE Stages(char* shared, const Columns& x, int set, int first_column)
-      : shared_(shared), x_(x), set_(set), first_column_(first_column) {}
+      : shared_(shared),
+        codes_([&](int i, const char*& from) {
+          constexpr int kPieces = kGroupBytes / 16, kColumnPieces = kColumnBytes / 16;
+          const int column = first_column + i / kPieces * kTileColumns;
+          if (column + i / kColumnPieces % kTileColumns >= x.count()) return false;
+          from = reinterpret_cast<const char*>(x.codes_of(set, column)) + 16 * (i % kPieces);
+          return true;
+        }),
+        scales_([&](int i, const char*& from) {
+          return find<kScales>(x, first_column, i, [&](int token) { return x.scales_of(set, token); }, from);
+        }),
+        sums_([&](int i, const char*& from) {
+          return find<kSums>(x, first_column, i, [&](int token) { return x.sums_of(set, token); }, from);
+        }) {}
 
   // Starts the copy of a field's columns, and at the first field of a span of the span's scales and sums.
   LOWBIT_DEVICE void start(int field, int turn) const {
-    for (int i = threadIdx.x; i < kGemmColumns * kPieces; i += kGemmThreads) {
-      const int column = i / kPieces, piece = i % kPieces;
-      const bool valid = first_column_ + column < x_.count();
-      const int8_t* from =
-          x_.codes_of(set_, valid ? first_column_ + column : 0) + int64_t{field} * kFieldBytes;
-      cp_async_16(codes(turn) + column * kFieldBytes + 16 * (piece ^ (column & 1)), from + 16 * piece, valid);
-    }
-    const int span = field / kSpanFields;
-    if constexpr (kScales > 0) {
-      if (field % kSpanFields == 0) {
-        copy_floats<kScales>(spans(span & 1), span, [&](int token) { return x_.scales_of(set_, token); });
-      }
-    }
-    if constexpr (kSums > 0) {
-      if (field % kSpanFields == 0) {
-        copy_floats<kSums>(spans(span & 1) + kGemmColumns * kScales, span,
-                           [&](int token) { return x_.sums_of(set_, token); });
-      }
+    codes_.start(codes(turn), int64_t{field} * kGroupBytes);
+    if (kSpanBytes > 0 && field % kSpanFields == 0) {
+      const int span = field / kSpanFields;
+      scales_.start(spans(span & 1), step_of<kScales>(span));
+      sums_.start(spans(span & 1) + kScalesBytes, step_of<kSums>(span));
     }
     cp_async_commit();
   }
 
   // B registers of this lane: columns 8 tile + (lane >> 2) of the field in turn.
   LOWBIT_DEVICE void load(int turn, int tile, int lane, FieldColumns& columns) const {
-    const int column = 8 * tile + (lane >> 2);
-    const char* const pieces = codes(turn) + column * kFieldBytes;
+    const char* const pieces = codes(turn) + tile * kGroupBytes + 16 * lane;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int piece = (2 * (lane & 3) + half) ^ (column & 1);
-      const uint4 raw = *reinterpret_cast<const uint4*>(pieces + 16 * piece);
-      columns.set_half(half, raw);
+      columns.set_half(half, *reinterpret_cast<const uint4*>(pieces + half * kHalfGroupBytes));
     }
   }
   LOWBIT_DEVICE float scale(int field, int column) const {
-    return spans(field / kSpanFields & 1)[column * kScales + field % kSpanFields];
+    return floats(field, 0)[column * kScales + field % kSpanFields];
   }
   // Sum `unit` of the field.
   LOWBIT_DEVICE float sum(int field, int unit, int column) const {
     constexpr int kPerField = kSums / kSpanFields;
-    return spans(field / kSpanFields &
-                 1)[kGemmColumns * kScales + column * kSums + field % kSpanFields * kPerField + unit];
+    return floats(field, kScalesBytes)[column * kSums + field % kSpanFields * kPerField + unit];
   }
 
  private:
-  LOWBIT_DEVICE char* codes(int turn) const { return shared_ + turn * kCodesBytes; }
-  LOWBIT_DEVICE float* spans(int turn) const {
-    return reinterpret_cast<float*>(shared_ + 2 * kCodesBytes + turn * kSpanBytes);
+  // Piece i of the values of a span, kCount to a column.
+  template <int kCount, class FirstOf>
+  static LOWBIT_DEVICE bool find(const Columns& x, int first_column, int i, const FirstOf& first_of,
+                                 const char*& from) {
+    if constexpr (kCount > 0) {
+      const int column = first_column + i / (kCount / 4);
+      if (column >= x.count()) return false;
+      from = reinterpret_cast<const char*>(first_of(column >> (x.per_token - 1)) +
+                                           Columns::place_of(4 * (i % (kCount / 4))));
+      return true;
+    }
+    return false;
+  }
+  template <int kCount>
+  static LOWBIT_DEVICE int64_t step_of(int span) {
+    return int64_t{span} * (kCount * kTileTokens * static_cast<int>(sizeof(float)));
   }
 
-  template <int kCount, class RowOf>
-  LOWBIT_DEVICE void copy_floats(float* to, int span, const RowOf& row_of) const {
-    for (int i = threadIdx.x; i < kGemmColumns * kCount / 4; i += kGemmThreads) {
-      const int column = i / (kCount / 4), piece = i % (kCount / 4);
-      const bool valid = first_column_ + column < x_.count();
-      const int token = valid ? (first_column_ + column) >> (x_.per_token - 1) : 0;
-      cp_async_16(to + column * kCount + 4 * piece, row_of(token) + int64_t{span} * kCount + 4 * piece,
-                  valid);
-    }
+  LOWBIT_DEVICE char* codes(int turn) const { return shared_ + turn * kCodesBytes; }
+  LOWBIT_DEVICE char* spans(int turn) const { return shared_ + 2 * kCodesBytes + turn * kSpanBytes; }
+  LOWBIT_DEVICE const float* floats(int field, int offset) const {
+    return reinterpret_cast<const float*>(spans(field / kSpanFields & 1) + offset);
   }
 
   char* shared_;
-  const Columns& x_;
-  int set_, first_column_;
+  Copies<kCodesBytes / 16> codes_;
+  Copies<kScalesBytes / 16> scales_;
+  Copies<(kSpanBytes - kScalesBytes) / 16> sums_;
 };
 
 // Scales of the two rows of a lane for the units of a field, and what an offset adds to a share of the sums.

@@ -9,7 +9,8 @@ GemvKernel kernel_for(const Layer& layer, bool grouped, int per_token, int colum
   const Form form = form_of(layer);
   if (!grouped) return whole_kernel(form, column_tiles);
   if (layer.unit == Unit::inputs_32) return kernel_by_32(form, column_tiles);
-  GemvKernel const pairs = per_token == 2 ? kernel_by_128_pairs(form, column_tiles) : nullptr;
+  const bool in_pairs = layer.unit == Unit::inputs_128 && per_token == 2;
+  GemvKernel const pairs = in_pairs ? kernel_by_128_pairs(form, column_tiles) : nullptr;
   return pairs != nullptr ? pairs : kernel_by_128(form, column_tiles);
 }
 
@@ -17,7 +18,6 @@ GemvKernel kernel_for(const Layer& layer, bool grouped, int per_token, int colum
 
 GemvShape gemv_shape(const Layer& layer, bool grouped, int32_t per_token, int64_t tokens,
                      const Partition& partition) {
-  constexpr int64_t kTileColumns = 8;
   const int64_t count = tokens * per_token;
   GemvShape shape{};
   shape.column_tiles = count > kTileColumns && kernel_for(layer, grouped, per_token, 2) != nullptr ? 2 : 1;

@@ -22,9 +22,10 @@ LOWBIT_HOST_DEVICE constexpr int row_tiles_of_warp(Form form, bool whole) {
   return whole && form == Form::one ? 2 : 1;
 }
 
-// Bytes of one chunk of columns in shared memory (cuda/bits/chunks.h), and of all that a block needs.
+// Bytes of one chunk of columns in shared memory (cuda/bits/chunks.h), which has an even number of them, and
+// of all that a block needs.
 LOWBIT_HOST_DEVICE constexpr int chunk_bytes(int columns, int input_warps) {
-  return columns * input_warps * kSpanInputs;
+  return (columns + 1) / 2 * 2 * input_warps * kSpanInputs;
 }
 LOWBIT_HOST_DEVICE constexpr int chunks_bytes(int columns, int input_warps, int turns) {
   return (turns > 1 ? 2 : 1) * chunk_bytes(columns, input_warps);

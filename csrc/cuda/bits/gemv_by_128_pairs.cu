@@ -3,12 +3,13 @@
 namespace lowbit::cuda {
 namespace {
 
-// Not of two bits: two tiles of columns would not fit the registers, and both have to sum up alike.
 template <int kColumnTiles>
 GemvKernel pairs_of(Form form) {
   switch (form) {
     case Form::one:
       return gemv_pairs<Form::one, kColumnTiles>;
+    case Form::two:
+      return gemv_pairs<Form::two, kColumnTiles>;
     case Form::four:
       return gemv_pairs<Form::four, kColumnTiles>;
     default:

@@ -25,7 +25,7 @@ constexpr int min_blocks_grouped(Form form, int column_tiles, bool by_steps) {
   return column_tiles == 1 && one_pass ? 1 : 0;
 }
 constexpr int min_blocks_pairs(Form form, int column_tiles) {
-  return column_tiles == 1 || form == Form::one ? 1 : 0;
+  return form != Form::four || column_tiles == 1 ? 1 : 0;
 }
 
 template <Form kForm, int kColumnTiles>
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_whole(kForm, kColum
 }
 
 // What blocks of the grouped GEMVs do: sum_up(task, sums) for their own inputs, then what they do together.
-template <int kColumnTiles, class SumUp>
+template <int kColumnTiles, Flush kFlush, bool kPairs, class SumUp>
 LOWBIT_DEVICE void grouped_block(const GemvParams& p, const SumUp& sum_up) {
   constexpr int kColumns = 8 * kColumnTiles;
   using Meeting = MeetingPoint<1, kColumnTiles>;
@@ -69,6 +69,7 @@ LOWBIT_DEVICE void grouped_block(const GemvParams& p, const SumUp& sum_up) {
   sum_up(BlockTask(p, 1, kColumns).warp, sums[0]);
   wait_for_previous_kernel();
   const BlockTask task(p, 1, kColumns);
+  add_offsets<kColumnTiles, kFlush, kPairs>(task.warp, p.x, p.offset_factor, sums[0]);
   float* const met = reinterpret_cast<float*>(shared);
   Meeting::leave(sums, met);
   release_next_kernel();
@@ -93,14 +94,13 @@ LOWBIT_DEVICE void grouped_block(const GemvParams& p, const SumUp& sum_up) {
 template <Form kForm, int kColumnTiles, bool kBySteps>
 __global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_grouped(kForm, kColumnTiles, kBySteps))
     gemv_grouped(const GemvParams p) {
-  grouped_block<kColumnTiles>(p, [&](const WarpTask& task, float (&sums)[kColumnTiles][4]) {
-    if constexpr (kBySteps) {
-      grouped_sums<kForm, kColumnTiles, Flush::by_32>(task, p.x, p.offset_factor, sums);
-    } else if (p.layer.unit_inputs == 0) {
-      grouped_sums<kForm, kColumnTiles, Flush::row, void>(task, p.x, p.offset_factor, sums);
-    } else {
-      grouped_sums<kForm, kColumnTiles, Flush::by_128>(task, p.x, p.offset_factor, sums);
+  constexpr Flush kFlush = kBySteps ? Flush::by_32 : Flush::by_128;
+  grouped_block<kColumnTiles, kFlush, false>(p, [&](const WarpTask& task, float (&sums)[kColumnTiles][4]) {
+    if constexpr (!kBySteps) {
+      if (p.layer.unit_inputs == 0)
+        return grouped_sums<kForm, kColumnTiles, Flush::row, void>(task, p.x, sums);
     }
+    grouped_sums<kForm, kColumnTiles, kFlush>(task, p.x, sums);
   });
 }
 
@@ -108,8 +108,9 @@ __global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_grouped(kForm, kCol
 template <Form kForm, int kColumnTiles>
 __global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_pairs(kForm, kColumnTiles))
     gemv_pairs(const GemvParams p) {
-  grouped_block<kColumnTiles>(p, [&](const WarpTask& task, float (&sums)[kColumnTiles][4]) {
-    grouped_sums<kForm, kColumnTiles, Flush::by_128, true>(task, p.x, p.offset_factor, sums);
+  constexpr Flush kFlush = Flush::by_128;
+  grouped_block<kColumnTiles, kFlush, true>(p, [&](const WarpTask& task, float (&sums)[kColumnTiles][4]) {
+    grouped_sums<kForm, kColumnTiles, kFlush, true>(task, p.x, sums);
   });
 }
 

@@ -11,15 +11,6 @@
 
 namespace lowbit::cuda {
 
-struct WarpTask {
-  const LayerParams& layer;
-  const SegmentParams& segment;
-  int tile;  // the first
-  int first_column;
-  int lane;
-  Spans spans;
-};
-
 // One superblock of each of a warp's row tiles.
 template <int kRowTiles>
 struct TileWords {
@@ -50,19 +41,19 @@ struct TilePointers {
   }
 };
 
-// multiply(span, superblock of the span, its words) for all superblocks of the warp's spans in order;
-// `columns` is told of every span. Two sets of registers take turns, so that none is copied; where a span is
-// one superblock that takes the loop twice, which a kShort loop does without.
+// multiply(superblock of the span, its words) for all superblocks of the warp's spans in order; `source`,
+// what is read beside the weights, is told of every span before. Two sets of registers take turns, so that
+// none is copied; where a span is one superblock that takes the loop twice, which a kShort loop does without.
 template <int kWidth, bool kShort, int kRowTiles, class Source, class Multiply>
-LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& columns,
+LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& source,
                               const Multiply& multiply) {
   constexpr int kSpanWords = kWidth * kSuperblockWords;  // 8 fields, 8 / kWidth to a superblock
   const TilePointers<kRowTiles> tiles(task, pass);
   const Spans& spans = task.spans;
   int span = spans.first;
   if (span >= spans.end) {
-    columns.begin_pass();
-    columns.end_pass();
+    source.begin_pass();
+    source.end_pass();
     return;
   }
   const uint4* words[kRowTiles];
@@ -72,14 +63,14 @@ LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& co
     target.load(words, 0);
   };
   load_span(even, span);
-  columns.begin_pass();
+  source.begin_pass();
   if constexpr (kWidth == 1 && kShort) {
 #pragma unroll 1
     while (span < spans.end) {
       const int following = span + spans.step;
       if (following < spans.end) load_span(odd, following);
-      columns.next_span();
-      multiply(span, 0, even);
+      source.next_span(span);
+      multiply(0, even);
       even = odd;
       span = following;
     }
@@ -88,14 +79,14 @@ LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& co
     while (true) {
       int following = span + spans.step;
       if (following < spans.end) load_span(odd, following);
-      columns.next_span();
-      multiply(span, 0, even);
+      source.next_span(span);
+      multiply(0, even);
       if (following >= spans.end) break;
       span = following;
       following += spans.step;
       if (following < spans.end) load_span(even, following);
-      columns.next_span();
-      multiply(span, 0, odd);
+      source.next_span(span);
+      multiply(0, odd);
       if (following >= spans.end) break;
       span = following;
     }
@@ -103,22 +94,22 @@ LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& co
 #pragma unroll 1
     while (span < spans.end) {
       const int following = span + spans.step;
-      columns.next_span();
+      source.next_span(span);
 #pragma unroll
       for (int j = 0; j < kWidth; j += 2) {
         odd.load(words, (j + 1) * kSuperblockWords);
-        multiply(span, j, even);
+        multiply(j, even);
         if (j + 2 < kWidth) {
           even.load(words, (j + 2) * kSuperblockWords);
         } else if (following < spans.end) {
           load_span(even, following);
         }
-        multiply(span, j + 1, odd);
+        multiply(j + 1, odd);
       }
       span = following;
     }
   }
-  columns.end_pass();
+  source.end_pass();
 }
 
 // sums = start + a b for the first step of a sum, sums += a b for the others.
@@ -173,12 +164,12 @@ LOWBIT_DEVICE void whole_pass(const WarpTask& task, Source& codes, const Pass& p
   int fields[kFields][kRowTiles][kColumnTiles][4] = {};
   int rest[kRowTiles][kColumnTiles][4] = {};
   walk_spans<kWidth, false, kRowTiles>(
-      task, pass, codes, [&](int span, int superblock, const TileWords<kRowTiles>& words) {
+      task, pass, codes, [&](int superblock, const TileWords<kRowTiles>& words) {
         Fields<kWidth> digits[kRowTiles];
 #pragma unroll
         for (int f = 0; f < kFields; ++f) {
           FieldColumns columns[kColumnTiles];
-          codes.load(span, superblock * kFields + f, columns);
+          codes.load(superblock * kFields + f, columns);
 #pragma unroll
           for (int q = 0; q < kSteps; ++q) {
 #pragma unroll
@@ -205,6 +196,46 @@ LOWBIT_DEVICE void whole_pass(const WarpTask& task, Source& codes, const Pass& p
   }
 }
 
+// The same with columns from L1.
+template <int kWidth, int kRowTiles, int kColumnTiles>
+LOWBIT_DEVICE void cached_pass(const WarpTask& task, const Columns& x, const Pass& pass,
+                               int (&sums)[kRowTiles][kColumnTiles][4]) {
+  CodePointers<kColumnTiles> codes(task, x);
+  whole_pass<kWidth>(task, codes, pass, sums);
+}
+
+// What a walk with sums that leave the integers reads beside the weights: columns, scales of the rows and of
+// the columns.
+template <int kColumnTiles, Flush kFlush, class T, bool kShare, bool kPairs = false>
+struct GroupedSource {
+  CodePointers<kColumnTiles, kPairs> codes;
+  Flusher<kFlush, T, kShare, kPairs> flusher;
+  ScalesOf<kColumnTiles, kFlush, kPairs> scales;
+
+  LOWBIT_DEVICE GroupedSource(const WarpTask& task, const Columns& x, const Pass& pass)
+      : codes(task, x), flusher{RowScales<kFlush, T, kPairs>(task), pass.sums_share}, scales(task, x) {}
+
+  LOWBIT_DEVICE void begin_pass() {
+    codes.begin_pass();
+    scales.begin_pass();
+  }
+  LOWBIT_DEVICE void next_span(int span) {
+    codes.next_span(span);
+    flusher.rows.next_span(span);
+    scales.next_span(span);
+  }
+  LOWBIT_DEVICE void end_pass() const {}
+
+  LOWBIT_DEVICE void visit(int field) {
+    flusher.rows.visit(field);
+    scales.visit(field);
+  }
+  LOWBIT_DEVICE void flush(const int (&sums)[4], const int (&start)[4], int shift, int field, int unit,
+                           int tile, float (&y)[4]) const {
+    flusher.flush(sums, start, shift, field, unit, scales, tile, y);
+  }
+};
+
 // Sums that are scaled after every field (or step, by 32 inputs), in ascending order of the inputs. Where
 // kShare, the pass is one of several and takes its share of the sums of the activations. Where kPairs, tokens
 // have two columns, which are put together before they are scaled.
@@ -213,21 +244,19 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
                                 float (&y)[kColumnTiles][4]) {
   constexpr int kFields = 8 / kWidth;
   constexpr bool kBySteps = kFlush == Flush::by_32;
-  constexpr bool kHeavy = kBySteps || kColumnTiles == 2 || (kWidth == 2 && !kShare);
-  CodePointers<kColumnTiles> codes(x, task.segment.set, task.first_column, task.lane);
-  Flusher<kFlush, T, kShare> flusher{{task.layer, task.segment, task.tile, task.lane}, pass.sums_share};
-  ColumnScales<kColumnTiles, kFlush, kPairs> scales(x, task.segment.set, task.first_column, task.lane);
-  walk_spans<kWidth, kHeavy, 1>(task, pass, codes, [&](int span, int superblock, const TileWords<1>& words) {
+  constexpr bool kShort = kBySteps || (kColumnTiles == 2 && !kPairs) || (kWidth == 2 && !kShare);
+  constexpr bool kHeavy = kShort || kColumnTiles == 2;
+  GroupedSource<kColumnTiles, kFlush, T, kShare, kPairs> source(task, x, pass);
+  walk_spans<kWidth, kShort, 1>(task, pass, source, [&](int superblock, const TileWords<1>& words) {
     Fields<kWidth> digits;
 #pragma unroll
     for (int f = 0; f < kFields; ++f) {
       const int field = superblock * kFields + f;
-      const Magic start(kWidth * f);
+      const Magic start(kPairs ? kNoMagic : kWidth * f);
       if (kHeavy) __syncwarp();  // loads of later fields stay behind it, or registers would run out
       FieldColumns columns[kColumnTiles];
-      codes.load(span, field, columns);
-      flusher.rows.visit(span, field);
-      scales.visit(span, field);
+      source.codes.load(field, columns);
+      source.visit(field);
       int sums[kColumnTiles][4], rest[kColumnTiles][4];
 #pragma unroll
       for (int q = 0; q < kSteps; ++q) {
@@ -235,14 +264,18 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
         if (kBySteps || q + 1 == kSteps) {
 #pragma unroll
           for (int c = 0; c < kColumnTiles; ++c) {
-            flusher.flush(sums[c],
-                          Fields<kWidth>::has_rest(f) ? static_cast<const int (&)[4]>(rest[c]) : start.c,
-                          field, kBySteps ? q : 0, scales, c, y[c]);
+            source.flush(sums[c],
+                         Fields<kWidth>::has_rest(f) ? static_cast<const int (&)[4]>(rest[c]) : start.c,
+                         kWidth * f, field, kBySteps ? q : 0, c, y[c]);
           }
         }
       }
     }
   });
+  if constexpr (kPairs) {
+#pragma unroll
+    for (int c = 0; c < kColumnTiles; ++c) y[c][1] *= kSecondSums, y[c][3] *= kSecondSums;
+  }
 }
 
 }  // namespace lowbit::cuda

@@ -73,6 +73,16 @@ struct WarpPlace {
   int lane;
 };
 
+// What a warp sums up.
+struct WarpTask {
+  const LayerParams& layer;
+  const SegmentParams& segment;
+  int tile;  // the first
+  int first_column;
+  int lane;
+  Spans spans;
+};
+
 LOWBIT_DEVICE int tiles_of(const SegmentParams& segment) {
   return (segment.rows + kRowTile - 1) / kRowTile;
 }

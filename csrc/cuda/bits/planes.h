@@ -65,10 +65,11 @@ struct Nibbles {
   }
 };
 
-// multiply(span, half, the digits of steps 2 half and 2 half + 1) for all of the warp's spans; the planes
-// that follow are loaded meanwhile.
-template <class Multiply>
-LOWBIT_DEVICE void walk_planes(const WarpTask& task, const Pass& pass, const Multiply& multiply) {
+// multiply(half, the digits of steps 2 half and 2 half + 1) for all of the warp's spans; the planes that
+// follow are loaded meanwhile. `source` as in walk_spans().
+template <class Source, class Multiply>
+LOWBIT_DEVICE void walk_planes(const WarpTask& task, const Pass& pass, Source& source,
+                               const Multiply& multiply) {
   const Spans& spans = task.spans;
   if (spans.first >= spans.end) return;
   const int absent = kChunkPlanes - pass.bits;
@@ -88,28 +89,29 @@ LOWBIT_DEVICE void walk_planes(const WarpTask& task, const Pass& pass, const Mul
     }
   };
   load(spans.first, 0);
-  wait_for_previous_kernel();
+  source.begin_pass();
 #pragma unroll 1
   for (int span = spans.first; span < spans.end; span += spans.step) {
+    source.next_span(span);
     const Nibbles first(planes);
     load(span, 1);
-    multiply(span, 0, first);
+    multiply(0, first);
     const Nibbles second(planes);
     if (span + spans.step < spans.end) load(span + spans.step, 0);
-    multiply(span, 1, second);
+    multiply(1, second);
   }
 }
 
 template <int kColumnTiles>
 LOWBIT_DEVICE void whole_planes_pass(const WarpTask& task, const Columns& x, const Pass& pass,
                                      int (&sums)[kColumnTiles][4]) {
-  CodePointers<kColumnTiles> codes(x, task.segment.set, task.first_column, task.lane);
+  CodePointers<kColumnTiles> codes(task, x);
   int halves[2][kColumnTiles][4] = {};  // of nibbles: the upper ones count 16 times
-  walk_planes(task, pass, [&](int span, int half, const Nibbles& digits) {
+  walk_planes(task, pass, codes, [&](int half, const Nibbles& digits) {
 #pragma unroll
     for (int field = 0; field < kSpanFields; ++field) {
       FieldColumns columns[kColumnTiles];
-      codes.load_half(span, field, half, columns);
+      codes.load_half(field, half, columns);
 #pragma unroll
       for (int q = 0; q < 2; ++q) {
         uint32_t a[4];
@@ -134,21 +136,16 @@ template <int kColumnTiles, Flush kFlush, class T>
 LOWBIT_DEVICE void grouped_planes_pass(const WarpTask& task, const Columns& x, const Pass& pass,
                                        float (&y)[kColumnTiles][4]) {
   constexpr bool kBySteps = kFlush == Flush::by_32;
-  CodePointers<kColumnTiles> codes(x, task.segment.set, task.first_column, task.lane);
-  Flusher<kFlush, T, true> flusher{{task.layer, task.segment, task.tile, task.lane}, pass.sums_share};
-  ColumnScales<kColumnTiles, kFlush> scales(x, task.segment.set, task.first_column, task.lane);
+  GroupedSource<kColumnTiles, kFlush, T, true> source(task, x, pass);
   int sums[kSpanFields][kColumnTiles][4];
-  walk_planes(task, pass, [&](int span, int half, const Nibbles& digits) {
+  walk_planes(task, pass, source, [&](int half, const Nibbles& digits) {
 #pragma unroll
     for (int field = 0; field < kSpanFields; ++field) {
       const Magic start(Nibbles::shift(field));
       if (kBySteps) __syncwarp();  // loads of later fields stay behind it, or registers would run out
       FieldColumns columns[kColumnTiles];
-      codes.load_half(span, field, half, columns);
-      if (kBySteps || half == 1) {
-        flusher.rows.visit(span, field);
-        scales.visit(span, field);
-      }
+      source.codes.load_half(field, half, columns);
+      if (kBySteps || half == 1) source.visit(field);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int q = 2 * half + i;
@@ -158,7 +155,7 @@ LOWBIT_DEVICE void grouped_planes_pass(const WarpTask& task, const Columns& x, c
         for (int c = 0; c < kColumnTiles; ++c) {
           multiply_step(sums[field][c], a, columns[c].b[q], kBySteps || q == 0, start.c);
           if (kBySteps || q + 1 == kSteps) {
-            flusher.flush(sums[field][c], start.c, field, kBySteps ? q : 0, scales, c, y[c]);
+            source.flush(sums[field][c], start.c, 0, field, kBySteps ? q : 0, c, y[c]);
           }
         }
       }

@@ -42,17 +42,18 @@ LOWBIT_DEVICE float value_of(const uint4& raw, int index) {
   }
 }
 
-// A row of values of T, kPerField for each field of 128 inputs. Fields are visited in ascending order inside
-// a span, with `field` known when compiled; 16 bytes are loaded where the first value in them is met.
-template <class T, int kPerField>
+// Values of T, kPerField for each field of 128 inputs, kStride words of 16 bytes from one word of them to the
+// next. Fields are visited in ascending order inside a span, with `field` known when compiled; a word is
+// loaded where its first value is met.
+template <class T, int kPerField, int kStride, uint4 kLoad(const uint4*), bool kStepping>
 class FieldValues {
  public:
   FieldValues() = default;
-  LOWBIT_DEVICE explicit FieldValues(const T* row) : row_(in_register(reinterpret_cast<const uint4*>(row))) {}
+  LOWBIT_DEVICE FieldValues(const T* first, const Spans& spans) : words_(first, spans) {}
 
-  LOWBIT_DEVICE void visit(int span, int field) {
-    if (field == 0) span_ = in_register(advance(row_, span, kWordsPerSpan));
-    if (field * kPerField % kPerWord == 0) raw_ = load_cached(span_ + field * kPerField / kPerWord);
+  LOWBIT_DEVICE void next_span(int span) { words_.next_span(span); }
+  LOWBIT_DEVICE void visit(int field) {
+    if (field * kPerField % kPerWord == 0) raw_ = kLoad(words_ + field * kPerField / kPerWord * kStride);
   }
   LOWBIT_DEVICE float at(int field, int index) const {
     return value_of<T>(raw_, (field * kPerField + index) % kPerWord);
@@ -60,72 +61,143 @@ class FieldValues {
 
  private:
   static constexpr int kPerWord = sizeof(uint4) / sizeof(T);
-  static constexpr int kWordsPerSpan = kSpanFields * kPerField / kPerWord;
 
-  const uint4* row_;
-  const uint4* span_;
+  SpanPointer<kSpanFields * kPerField / kPerWord * kStride, kStepping> words_;
   uint4 raw_;
 };
 
-// Scales and sums of the activations of the two columns of each tile of eight whose sums a lane holds. With
-// kPairs the two are one token, 256 v0 + v1, and share them.
-template <int kColumnTiles, Flush kFlush, bool kPairs = false>
+// Of a row of the weight, and of a token (cuda/activations/columns.h).
+template <class T, int kPerField, bool kStepping = false>
+using RowValues = FieldValues<T, kPerField, 1, load_constant, kStepping>;
+template <int kPerField, bool kStepping = false>
+using TokenValues = FieldValues<float, kPerField, kTileTokens, load_cached, kStepping>;
+
+// Scales and sums of the activations of the two columns of each tile of eight whose sums a lane holds.
+template <int kColumnTiles, Flush kFlush>
 struct ColumnScales {
-  static constexpr int kEach = kPairs ? 1 : 2;
+  TokenValues<1> scales[kColumnTiles][2];
+  TokenValues<units_per_field(kFlush)> sums[kColumnTiles][2];
 
-  FieldValues<float, 1> scales[kColumnTiles][kEach];
-  FieldValues<float, units_per_field(kFlush)> sums[kColumnTiles][kEach];
-
-  LOWBIT_DEVICE ColumnScales(const Columns& x, int set, int first_column, int lane) {
+  LOWBIT_DEVICE ColumnScales(const WarpTask& task, const Columns& x) {
     const int last = static_cast<int>(x.tokens) - 1;
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
 #pragma unroll
-      for (int i = 0; i < kEach; ++i) {
-        const int column = first_column + 8 * c + 2 * (lane & 3) + i;
+      for (int i = 0; i < 2; ++i) {
+        const int column = task.first_column + kTileColumns * c + 2 * (task.lane & 3) + i;
         const int token = min(x.per_token == 2 ? column >> 1 : column, last);
-        scales[c][i] = FieldValues<float, 1>(x.scales_of(set, token));
-        if constexpr (has_units(kFlush)) {
-          sums[c][i] = FieldValues<float, units_per_field(kFlush)>(x.sums_of(set, token));
-        }
+        scales[c][i] = {x.scales_of(task.segment.set, token), task.spans};
+        if constexpr (has_units(kFlush)) sums[c][i] = {x.sums_of(task.segment.set, token), task.spans};
       }
     }
   }
 
-  LOWBIT_DEVICE void visit(int span, int field) {
+  LOWBIT_DEVICE void begin_pass() const {}
+  LOWBIT_DEVICE void next_span(int span) {
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
 #pragma unroll
-      for (int i = 0; i < kEach; ++i) {
-        scales[c][i].visit(span, field);
-        if constexpr (has_units(kFlush)) sums[c][i].visit(span, field);
+      for (int i = 0; i < 2; ++i) {
+        scales[c][i].next_span(span);
+        if constexpr (has_units(kFlush)) sums[c][i].next_span(span);
       }
     }
+  }
+  LOWBIT_DEVICE void visit(int field) {
+#pragma unroll
+    for (int c = 0; c < kColumnTiles; ++c) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) scales[c][i].visit(field);
+    }
+    if constexpr (has_units(kFlush)) visit_sums(field);
+  }
+  LOWBIT_DEVICE void visit_sums(int field) {
+#pragma unroll
+    for (int c = 0; c < kColumnTiles; ++c) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) sums[c][i].visit(field);
+    }
+  }
+
+  LOWBIT_DEVICE float sum(int tile, int i, int field, int unit) const {
+    return sums[tile][i].at(field, unit);
   }
 };
 
-// Scales of the weight of the two rows whose sums a lane holds.
-template <Flush kFlush, class T>
-struct RowScales {
-  FieldValues<T, units_per_field(kFlush)> rows[2];
+// Sums of the activations count once for either column of a token, 257 times together: what a pair of columns
+// adds up to is smaller by this.
+inline constexpr float kSecondSums = 257.0f;
 
-  LOWBIT_DEVICE RowScales(const LayerParams& layer, const SegmentParams& segment, int tile, int lane) {
-    if constexpr (has_units(kFlush)) {
+// The same where a token has two columns, 256 v0 + v1, and one scale for all of them. Tokens of a pass lie in
+// one tile, so those that do not exist can be read; nothing of what is computed with them is stored.
+template <int kColumnTiles, Flush kFlush>
+struct PairScales {
+  static constexpr int kUnits = units_per_field(kFlush);
+  using Sums = SpanPointer<kSpanFields * kUnits / 4 * kTileTokens, true>;
+
+  const float* scales;
+  float scale[kColumnTiles];
+  Sums sums;
+  uint4 raw[kColumnTiles];
+
+  LOWBIT_DEVICE PairScales(const WarpTask& task, const Columns& x)
+      : scales(x.scales_of(task.segment.set, token_of(task))),
+        sums(x.sums_of(task.segment.set, token_of(task)), task.spans) {}
+
+  LOWBIT_DEVICE void begin_pass() {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int64_t row = int64_t{kRowTile} * tile + (lane >> 2) + 8 * i;
-        rows[i] = FieldValues<T, units_per_field(kFlush)>(static_cast<const T*>(segment.scales) +
-                                                          row * layer.units);
-      }
+    for (int c = 0; c < kColumnTiles; ++c) scale[c] = load_cached(scales + 16 * c) / kSecondSums;
+  }
+  LOWBIT_DEVICE void next_span(int span) { sums.next_span(span); }
+  LOWBIT_DEVICE void visit(int field) { visit_sums(field); }
+  LOWBIT_DEVICE void visit_sums(int field) {
+    if (field * kUnits % 4 != 0) return;
+#pragma unroll
+    for (int c = 0; c < kColumnTiles; ++c) {
+      raw[c] = load_cached(sums + (field * kUnits / 4 * kTileTokens + 4 * c));
+    }
+  }
+  LOWBIT_DEVICE float sum(int tile, int, int field, int unit) const {
+    return value_of<float>(raw[tile], (field * kUnits + unit) % 4);
+  }
+
+ private:
+  static LOWBIT_DEVICE int token_of(const WarpTask& task) { return task.first_column / 2 + (task.lane & 3); }
+};
+
+template <int kColumnTiles, Flush kFlush, bool kPairs>
+using ScalesOf =
+    std::conditional_t<kPairs, PairScales<kColumnTiles, kFlush>, ColumnScales<kColumnTiles, kFlush>>;
+
+// Scales of the weight of the two rows whose sums a lane holds.
+template <Flush kFlush, class T, bool kStepping = false>
+struct RowScales {
+  RowValues<T, units_per_field(kFlush), kStepping> rows[2];
+
+  LOWBIT_DEVICE explicit RowScales(const WarpTask& task) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int64_t row = int64_t{kRowTile} * task.tile + (task.lane >> 2) + 8 * i;
+      rows[i] = {static_cast<const T*>(task.segment.scales) + row * task.layer.units, task.spans};
     }
   }
 
-  LOWBIT_DEVICE void visit(int span, int field) {
-    if constexpr (has_units(kFlush)) {
-      rows[0].visit(span, field);
-      rows[1].visit(span, field);
-    }
+  LOWBIT_DEVICE void next_span(int span) {
+    rows[0].next_span(span);
+    rows[1].next_span(span);
   }
+  LOWBIT_DEVICE void visit(int field) {
+    rows[0].visit(field);
+    rows[1].visit(field);
+  }
+};
+
+// None inside a row.
+template <class T, bool kStepping>
+struct RowScales<Flush::row, T, kStepping> {
+  LOWBIT_DEVICE explicit RowScales(const WarpTask&) {}
+  LOWBIT_DEVICE void next_span(int) const {}
+  LOWBIT_DEVICE void visit(int) const {}
 };
 
 // INTEGER SUMS AS FLOATS. An accumulator that starts at the bits of 1.5 * 2^e holds, as a float, 1.5 * 2^e
@@ -133,8 +205,9 @@ struct RowScales {
 // stands for, so with e = 23 - w f one subtraction gives the exact value, field shift included. This holds
 // while the integer stays below 2^22 = 4,194,304; the largest is 128 inputs * 128 * 255 = 4,177,920, of whole
 // bytes.
+inline constexpr int kNoMagic = -1;  // they stay integers
 LOWBIT_HOST_DEVICE constexpr int magic_bits(int shift) {
-  return 0x4b400000 - (shift << 23);
+  return shift == kNoMagic ? 0 : 0x4b400000 - (shift << 23);
 }
 
 // Four of them as the initial accumulator of a product.
@@ -148,13 +221,13 @@ struct Magic {
 };
 
 // y += scale of the row * (sum * scale of the column + share of its sums), where sum = sums - start, exactly.
-template <Flush kFlush, class T, bool kShare>
+template <Flush kFlush, class T, bool kShare, bool kStepping>
 struct Flusher {
-  RowScales<kFlush, T> rows;
+  RowScales<kFlush, T, kStepping> rows;
   float share;
 
   template <int kColumnTiles>
-  LOWBIT_DEVICE void flush(const int (&sums)[4], const int (&start)[4], int field, int unit,
+  LOWBIT_DEVICE void flush(const int (&sums)[4], const int (&start)[4], int, int field, int unit,
                            const ColumnScales<kColumnTiles, kFlush>& columns, int tile, float (&y)[4]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -170,18 +243,18 @@ struct Flusher {
     }
   }
 
-  // Both columns of a token, to the second's y: the first's stays 0.
+  // Both columns of a token, to the second's y: the first's stays 0. Integers still, 256 times 4,177,920 at
+  // most, which are rounded once.
   template <int kColumnTiles>
-  LOWBIT_DEVICE void flush(const int (&sums)[4], const int (&start)[4], int field, int unit,
-                           const ColumnScales<kColumnTiles, kFlush, true>& columns, int tile,
-                           float (&y)[4]) const {
+  LOWBIT_DEVICE void flush(const int (&sums)[4], const int (&start)[4], int shift, int field, int unit,
+                           const PairScales<kColumnTiles, kFlush>& columns, int tile, float (&y)[4]) const {
     static_assert(has_units(kFlush) && !kShare);
+    const float scale = columns.scale[tile] * (1.0f / static_cast<float>(1 << shift));
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const float high = __int_as_float(sums[2 * r]) - __int_as_float(start[2 * r]);
-      const float low = __int_as_float(sums[2 * r + 1]) - __int_as_float(start[2 * r + 1]);
-      const float rest = 257.0f * columns.sums[tile][0].at(field, unit);
-      const float scaled = fmaf(fmaf(256.0f, high, low), columns.scales[tile][0].at(field, 0), rest);
+      const int high = sums[2 * r] - start[2 * r], low = sums[2 * r + 1] - start[2 * r + 1];
+      const float scaled =
+          fmaf(static_cast<float>(256 * high + low), scale, columns.sum(tile, 1, field, unit));
       y[2 * r + 1] = fmaf(scaled, rows.rows[r].at(field, unit), y[2 * r + 1]);
     }
   }

@@ -12,15 +12,15 @@ LOWBIT_DEVICE float4 load_quad(const Activations& x, int64_t token, int quad) {
     return *reinterpret_cast<const float4*>(x.values + token * x.values_stride + 4 * quad);
   }
   const Columns& columns = x.columns;
-  // The permutation of cuda/activations/columns.h moves whole quads: 8 to a step q, 2 to a lane t.
-  const int within = quad % 32, place = 8 * (within / 2 % 4) + 2 * (within / 8) + within % 2;
-  const int64_t offset = 4 * (quad - within + place);
-  const float scale = columns.scales_of(0, token)[columns.scale_groups == 1 ? 0 : quad / 32];
+  // The order of cuda/activations/columns.h moves whole quads: 8 to a step, 2 to a lane t. The second column
+  // of a token follows its first.
+  const int step = quad / 8 % 4, t = quad / 2 % 4;
+  const int offset = kHalfGroupBytes * (quad / 16) + 16 * t + 8 * (step % 2) + 4 * (quad % 2);
+  const float scale = columns.scales_of(0, token)[columns.grouped() ? Columns::place_of(quad / 32) : 0];
   const int32_t per_token = columns.per_token;
-  const auto word = [&](int column) {
-    return *reinterpret_cast<const uint32_t*>(columns.codes_of(0, token * per_token + column) + offset);
-  };
-  const uint32_t first = word(0), second = per_token == 2 ? word(1) : 0;
+  const int8_t* const codes = columns.codes_of(0, token * per_token) + offset;
+  const uint32_t first = *reinterpret_cast<const uint32_t*>(codes);
+  const uint32_t second = per_token == 2 ? *reinterpret_cast<const uint32_t*>(codes + kColumnBytes) : 0;
   const auto value = [&](int i) {
     const int high = static_cast<int8_t>(first >> (8 * i)), low = static_cast<int8_t>(second >> (8 * i));
     return scale * static_cast<float>(per_token == 2 ? 256 * high + low : high);

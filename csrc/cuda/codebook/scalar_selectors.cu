@@ -147,17 +147,21 @@ __global__ void __launch_bounds__(32 * most_selector_warps(kBits, kColumnTiles),
   // Columns past the last one are computed from it and dropped.
   const int64_t first_column = int64_t{blockIdx.y} * 8 * kColumnTiles;
   const int64_t last_column = p.x.count() - 1;
-  const uint4* x = reinterpret_cast<const uint4*>(p.x.codes_of(0, first_column)) + warp * 16 + 2 * t;
-  const float2* scales = reinterpret_cast<const float2*>(p.x.scales_of(0, first_column)) + warp;
-  const int column_loads = static_cast<int>(p.x.padded_inputs / 16), column_scales = p.x.scale_groups / 2;
+  constexpr int kGroupLoads = kGroupBytes / 16;
+  const uint4* x = reinterpret_cast<const uint4*>(p.x.codes_of(0, first_column)) + warp * 2 * kGroupLoads + t;
+  const float2* const scales = reinterpret_cast<const float2*>(p.x.scales_of(0, first_column));
   int x_offsets[kColumnTiles], scale_offsets[kColumnTiles][2];
   float sums[kColumnTiles][4];
 #pragma unroll
   for (int c = 0; c < kColumnTiles; ++c) {
     const int last = static_cast<int>(min(last_column - first_column, int64_t{8} * kColumnTiles));
-    x_offsets[c] = min(8 * c + g, last) * column_loads;
+    const int column = min(8 * c + g, last);
+    x_offsets[c] = static_cast<int>(p.x.codes_of(0, column) - p.x.codes_of(0, 0)) / 16;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) scale_offsets[c][i] = min(8 * c + 2 * t + i, last) * column_scales;
+    for (int i = 0; i < 2; ++i) {
+      const int column = min(8 * c + 2 * t + i, last);
+      scale_offsets[c][i] = static_cast<int>(p.x.scales_of(0, column) - p.x.scales_of(0, 0)) / 2;
+    }
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[c][i] = 0.0f;
   }
@@ -165,21 +169,24 @@ __global__ void __launch_bounds__(32 * most_selector_warps(kBits, kColumnTiles),
   int products[kColumnTiles][2][4];
   clear(products);
 #pragma unroll 1
-  for (int left = p.superblocks - warp; left > 0; left -= warps) {
+  for (int superblock = warp; superblock < p.superblocks; superblock += warps) {
     weight += warps * kBits * 32;
     float2 group_scales[kColumnTiles][2];
     if constexpr (kFast) {
+      const float2* const first = scales + Columns::place_of(2 * superblock) / 2;
 #pragma unroll
       for (int c = 0; c < kColumnTiles; ++c) {
 #pragma unroll
-        for (int i = 0; i < 2; ++i) group_scales[c][i] = scales[scale_offsets[c][i]];
+        for (int i = 0; i < 2; ++i) {
+          group_scales[c][i] = first[scale_offsets[c][i]];
+        }
       }
     }
 #pragma unroll
     for (int part = 0; part < 4; ++part) {
       uint32_t words[4];
       nibble_words<kBits>(codes, part, words);
-      if (left > warps) {
+      if (superblock + warps < p.superblocks) {
 #pragma unroll
         for (int b = 0; b < kBits; ++b) {
           if (last_part<kBits>(b) == part) codes[b] = load_stream(weight + b * 32);
@@ -188,7 +195,7 @@ __global__ void __launch_bounds__(32 * most_selector_warps(kBits, kColumnTiles),
       uint32_t steps[2][kColumnTiles][2];
 #pragma unroll
       for (int c = 0; c < kColumnTiles; ++c) {
-        const uint4 b = load_cached(x + x_offsets[c] + 8 * (part / 2) + part % 2);
+        const uint4 b = load_cached(x + x_offsets[c] + kGroupLoads / 2 * part);
         steps[0][c][0] = b.x;
         steps[0][c][1] = b.y;
         steps[1][c][0] = b.z;
@@ -209,8 +216,7 @@ __global__ void __launch_bounds__(32 * most_selector_warps(kBits, kColumnTiles),
         clear(products);
       }
     }
-    x += warps * 16;
-    scales += warps;
+    x += warps * 2 * kGroupLoads;
   }
 
 #pragma unroll

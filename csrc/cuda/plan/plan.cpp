@@ -1,25 +1,17 @@
 #include "cuda/plan/plan.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "cuda/bits/gemv.h"
-#include "cuda/plan/cost.h"
 #include "cuda/plan/json.h"
+#include "cuda/plan/partition.h"
 
 namespace lowbit::cuda {
 namespace {
 
-constexpr int64_t kPassColumns = 16;  // of a GEMV: B columns that share one reading of the weight
 constexpr int64_t kGemmColumns = 64;
-constexpr int64_t kGemmTokens = 256;  // beyond, the weight is expanded once for all of them; not yet measured
-constexpr int64_t kMaxSplits = 16;    // of the inputs over blocks
-
-// Shared memory of a block on every target, less what the system takes.
-constexpr int64_t kSharedBytes = 96 << 10;
-// What rows whose sums depend on the split are split for: for all of them the product of their times is
-// least.
-constexpr int64_t kTypicalTokens[] = {1, 4, 8};
+// Beyond, the weight is expanded once for all of them; not yet measured.
+constexpr int64_t kGemmTokens = LOWBIT_CUDA_MATMUL_TOKENS;
 
 // Rows that are expanded at a time: as many as give the caller's matrix product two tiles of its result,
 // 128 x 128, for every multiprocessor, so that its last turn costs little; and no more than fit this memory.
@@ -29,59 +21,6 @@ constexpr int64_t kTileBytes = 64 << 20;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
-}
-
-struct Choice {
-  Partition partition{};
-  double cost = std::numeric_limits<double>::infinity();
-};
-
-// The same for every number of tokens where the split of a row is.
-bool fits_shared(const Product& product, const Partition& partition) {
-  if (product.b1) return true;
-  const int64_t most = product.grouped ? kPassColumns / product.per_token : product.tokens;
-  return gemv_shape(product.layer, product.grouped, product.per_token, most, partition).shared_bytes <=
-         kSharedBytes;
-}
-
-// Rows of least cost for a split of the inputs; among equals the smallest block.
-Choice choose_rows(const Product& product, int32_t input_warps, int32_t splits) {
-  Choice best;
-  for (int32_t row_warps = 1; row_warps * input_warps <= kMaxWarps; ++row_warps) {
-    const Partition candidate{row_warps, input_warps, splits};
-    if (!fits_shared(product, candidate)) continue;
-    const double cost = cost_of(product, candidate);
-    if (cost < best.cost) best = {candidate, cost};
-  }
-  return best;
-}
-
-// The partition of least cost; among equals the one with fewest splits of a row, then the smallest block.
-// Whole rows have integer sums, which no split changes. Elsewhere a result depends on how its row is split,
-// so the number of tokens has no part in that; how many rows share the columns is free.
-Partition choose_partition(const Product& product) {
-  const int64_t spans = ceil_div(product.layer.in_features, kSpanInputs);
-  const int64_t most_splits = product.b1 ? 1 : std::min(kMaxSplits, ceil_div(spans, 2));
-  Choice best;
-  for (int32_t splits = 1; splits <= most_splits; splits *= 2) {
-    for (int32_t input_warps = 1; input_warps <= kMaxWarps && input_warps * splits <= spans;
-         input_warps *= 2) {
-      Choice choice;
-      if (product.grouped) {
-        choice = {{1, input_warps, splits}, 1};
-        Product typical = product;
-        for (const int64_t tokens : kTypicalTokens) {
-          typical.tokens = tokens;
-          choice.cost *= choose_rows(typical, input_warps, splits).cost;
-        }
-      } else {
-        choice = choose_rows(product, input_warps, splits);
-      }
-      if (choice.cost < best.cost) best = choice;
-    }
-  }
-  if (!product.grouped) return best.partition;
-  return choose_rows(product, best.partition.input_warps, best.partition.splits).partition;
 }
 
 bool one_bit_digits(const Layer& layer) {

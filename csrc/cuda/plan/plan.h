@@ -1,5 +1,5 @@
 // Which kernel a product runs with, and how its warps divide the weight. Pure functions of shapes and of the
-// GPU's description: nothing is measured, nothing remembered, no pointer looked at.
+// GPU's description: nothing is measured, no pointer looked at.
 #pragma once
 
 #include <array>

@@ -33,13 +33,36 @@ LOWBIT_DEVICE uint4 load_cached(const uint4* source) {
 #endif
 }
 
-// The same, 8 bytes.
+// The same, 8 and 4 bytes.
 LOWBIT_DEVICE uint2 load_cached(const uint2* source) {
 #ifdef LOWBIT_EMULATED
   return *source;
 #else
   uint2 value;
   asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "l"(source));
+  return value;
+#endif
+}
+LOWBIT_DEVICE float load_cached(const float* source) {
+#ifdef LOWBIT_EMULATED
+  return *source;
+#else
+  float value;
+  asm volatile("ld.global.f32 %0, [%1];" : "=f"(value) : "l"(source));
+  return value;
+#endif
+}
+
+// 16 bytes of the weight that other lanes and turns read as well (scales): kept in L1. Volatile, so that it
+// stays where it is and takes no registers before.
+LOWBIT_DEVICE uint4 load_constant(const uint4* source) {
+#ifdef LOWBIT_EMULATED
+  return emulated::load_16(source, "load_constant");
+#else
+  uint4 value;
+  asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(source));
   return value;
 #endif
 }

@@ -35,8 +35,7 @@ Gpu::~Gpu() {
 }
 
 void Gpu::lend_matmul(int64_t tokens) {
-  constexpr int64_t kFew = 256;  // the kernels' own limit: decoding does not ask
-  if (tokens <= kFew) return;
+  if (tokens <= LOWBIT_CUDA_MATMUL_TOKENS) return;
   // Only Python and torch's C++ know; python/lowbit/backends/cuda_flags.py answers. Without it nothing is
   // lent.
   StableIValue allowed = 0;
