@@ -211,15 +211,18 @@ LOWBIT_API lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_ch
                                                         lowbit_precision precision, const lowbit_output* y);
 
 /* fast: int8 activations times table entries in fixed point of 2^-20 of the row's largest entry or finer,
- * exact integer products; fp32 entries up to 32 inputs. high and exact: fp32. Outliers multiply the same
- * activations as the tables do. */
+ * exact integer products; fp32 entries up to 32 inputs. high and exact: fp32, with rows that are expanded a
+ * few at a time for 48 tokens or more of 6 to 8 bits. Outliers multiply the same activations as the tables
+ * do. */
 LOWBIT_API lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);
 
 /* The products of every codebook vector with its inputs are formed once per token, then summed by code.
  * fast: where the instruction set has look-ups for it (AVX-512), products in fixed point of 2^-20 of their
- * bound and exact integer sums; activations are not rounded. high and exact: fp32. */
+ * bound and exact integer sums; activations are not rounded. high and exact: fp32. At every precision 48
+ * tokens or more expand rows a few at a time and sum in fp32, where that takes less: with many codes or few
+ * rows. A row's bits are the same in all batches below 48 tokens, and in all from there on. */
 LOWBIT_API lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vector* weight,
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);

@@ -312,16 +312,16 @@ void check_invariance(const Layer& layer, int64_t tokens, lowbit_precision preci
   lowbit_set_num_threads(0);
 }
 
-void check_non_finite(const Layer& layer, lowbit_precision precision) {
+void check_non_finite(const Layer& layer, lowbit_precision precision, int64_t tokens = 6) {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    Batch batch(layer, 6, LOWBIT_F32);
+    Batch batch(layer, tokens, LOWBIT_F32);
     const std::string what = label(layer, precision, batch);
     batch.run(layer, nullptr, precision);
     const Array before = batch.y;
-    const int64_t m = below(6);
+    const int64_t m = below(static_cast<uint32_t>(tokens));
     batch.x.set(m * batch.x_stride + below(static_cast<uint32_t>(layer.k)), bad);
     batch.run(layer, nullptr, precision);
-    for (int64_t i = 0; i < 6; ++i) {
+    for (int64_t i = 0; i < tokens; ++i) {
       for (int64_t n = 0; n < layer.n; ++n) {
         const float found = batch.y[i * batch.y_stride + n];
         const float old = before[i * batch.y_stride + n];
@@ -477,22 +477,29 @@ void check_isa(lowbit_isa isa) {
       check_non_finite(Scalar(5, 300, bits, LOWBIT_F16, true), precision);
     for (const int axis : {0, 1}) check_non_finite(Channel(5, 300, axis, 7, 1, 2, LOWBIT_F16), precision);
     check_non_finite(Vector(5, 300, 2, 8, LOWBIT_F16), precision);
+    check_non_finite(Vector(29, 300, 2, 8, LOWBIT_F16), precision, 75);
     check_values(Scalar(19, 645, 3, LOWBIT_F16, true), 33, LOWBIT_BF16, precision, true);
     check_values(Scalar(19, 645, 8, LOWBIT_F16, true), 70, LOWBIT_F32, precision, true);
     check_values(Channel(29, 301, 0, 23, 1, 9, LOWBIT_F16), 33, LOWBIT_F16, precision, true);
     check_values(Vector(37, 1100, 2, 8, LOWBIT_F16), 33, LOWBIT_BF16, precision, true);
-    for (const int size : {1, 2, 4, 7, 8}) {
+    for (const int size : {1, 2, 4, 7, 8, 16}) {
       check_invariance(Vector(70, 101, 5, size, LOWBIT_BF16), 150, precision, {50, 51});
     }
-    check_invariance(Scalar(70, 101, 8, LOWBIT_BF16, true), 150, precision, {50, 51});
+    for (const int bits : {6, 7, 8}) {
+      check_invariance(Scalar(70, 101, bits, LOWBIT_BF16, true), 150, precision, {50, 51});
+      check_values(Scalar(29, 300, bits, LOWBIT_F16, true), 65, LOWBIT_F32, precision, true);
+    }
     check_values(Vector(37, 1099, 5, 8, LOWBIT_BF16), 300, LOWBIT_F32, precision, true);
-    for (const int size : {1, 2, 4, 7}) {
-      check_values(Vector(37, 211, 5, size, LOWBIT_BF16), 50, LOWBIT_F32, precision, true);
+    for (const int size : {1, 2, 4, 7, 16}) {
+      for (const int64_t tokens : {48, 49, 64, 65, 257, 273}) {
+        check_values(Vector(37, 211, 5, size, LOWBIT_BF16), tokens, LOWBIT_F32, precision, true);
+      }
     }
   }
   for (const lowbit_precision precision : {LOWBIT_FAST, LOWBIT_EXACT}) {
     check_large_sums(4200, 4, 2, precision);
     check_large_sums(14336, 1, 1, precision);
+    check_large_sums(131072, 1, 1, precision);
   }
   for (int bits = 1; bits <= 8; ++bits) check_one_hot(Scalar(7, 600, bits, LOWBIT_F16, false));
   check_one_hot(Channel(7, 60, 0, 5, 1, 0, LOWBIT_BF16));

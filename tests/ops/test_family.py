@@ -293,10 +293,11 @@ def codebooks() -> Iterator[PackedWeight]:
 
 @every_target
 def test_rows_of_codebooks(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole weight is never restored for them."""
+    """The whole weight is never restored for them, nor are the tiles of many at a time."""
     backend = backends.get(target.backend)
     ids = torch.tensor([3, 49, 0, 3, 17], device=target.device)
     monkeypatch.setattr(type(backend), "restore", None)
+    monkeypatch.setattr(cuda, "_IDS_AT_A_TIME", 2)
     for packed in codebooks():
         rows = backend.rows(target.prepare(packed, any_bits=False), packed.metadata(), ids)
         assert torch.equal(rows.cpu(), packed.dequantize()[ids.cpu()]), packed.metadata()

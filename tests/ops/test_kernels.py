@@ -67,7 +67,7 @@ def test_many_tokens(kind, precision, m):
 
 
 @pytest.mark.parametrize("shift", [0, 1, -1])
-@pytest.mark.parametrize("kind", ["signs", "channel0"])
+@pytest.mark.parametrize("kind", ["signs", "channel0", "scalar", "vector"])
 def test_out_may_lie_on_x(kind, shift):
     """Rows of `out` on the same or other rows of x, more tokens than are prepared at a time."""
     layer = cases.make(kind, 256, 256)
@@ -75,5 +75,18 @@ def test_out_may_lie_on_x(kind, shift):
     x, out = (rows[max(-shift, 0) :][:600], rows[max(shift, 0) :][:600])
     arguments = layer.arguments("exact")
     expected = layer.native(x.clone(), "exact")
+    layer.operator("_out")(x, *arguments, out)
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("precision", ["fast", "exact"])
+@pytest.mark.parametrize("m", [16, 40, 70])
+def test_out_may_lie_on_x_with_more_outputs_than_are_summed_at_a_time(m, precision):
+    """Rows of `out` begin where those of x do, and are longer."""
+    layer = cases.make("vector", 16400, 520)
+    out = torch.randn(m, 16400, generator=cases.generator(5))
+    x = out[:, :520]
+    arguments = layer.arguments(precision)
+    expected = layer.native(x.clone(), precision)
     layer.operator("_out")(x, *arguments, out)
     assert torch.equal(out, expected)

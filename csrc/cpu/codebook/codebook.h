@@ -1,8 +1,8 @@
 // Kernels of the codebook family, one table of functions per instruction set.
 //
 // All of them leave sums that csrc/cpu/codebook/linear.cpp then finishes (scale, bias, cast). They compute
-// rows [begin, end) for all tokens, allocate nothing and cannot fail. A row's sums depend neither on the
-// number of tokens in the call nor on the range it is computed in.
+// rows [begin, end) for all tokens, allocate nothing and cannot fail. What a kernel sums for a row depends
+// neither on the number of tokens in the call nor on the range; which kernel runs may.
 #pragma once
 
 #include <cstdint>

@@ -10,6 +10,9 @@ namespace {
 
 constexpr int64_t kLine = 16;  // values of a cache line
 
+// Inputs whose products are added up in fp32; rounding in sums of more would leave the bound of `exact`.
+constexpr int64_t kSegment = 1 << 14;
+
 // Tokens [first, first + count) of x as a panel [inputs][width], padded with tokens of 0, by way of `rows`
 // [width][stride].
 void load_panel(const Call& call, int64_t first, int64_t count, int64_t width, float* rows, int64_t stride,
@@ -43,6 +46,7 @@ lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* s
   const size_t x_at = layout.add<float>(block * inputs);
   const size_t weight_at = layout.add<float>(threads * kExpandedRows * stride);
   const size_t sums_at = layout.add<float>(threads * kExpandedRows * width);
+  const size_t totals_at = layout.add<double>(threads * kExpandedRows * width);
   std::byte* const base = scratch.reserve(layout.size());
   if (base == nullptr) return out_of_memory(call, layout.size());
   float* const x = at<float>(base, x_at);
@@ -60,16 +64,23 @@ lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* s
     balanced_for(tiles, threads, 1, [&](Pieces& pieces, int thread) {
       float* const weight = at<float>(base, weight_at) + thread * kExpandedRows * stride;
       float* const sums = at<float>(base, sums_at) + thread * kExpandedRows * width;
+      double* const totals = at<double>(base, totals_at) + thread * kExpandedRows * width;
       for (int64_t tile, last; pieces.next(&tile, &last);) {
         for (; tile < last; ++tile) {
           const int64_t row = tile * kExpandedRows, count = std::min(kExpandedRows, outputs - row);
           expand(row, count, weight, stride);
           for (int64_t p = 0; p < panels; ++p) {
             const int64_t used = std::min(width, tokens - p * width);
-            call.kernels.multiply_panel({weight, count, inputs, stride}, x + p * width * inputs, used, sums);
+            const float* const panel = x + p * width * inputs;
+            std::fill(totals, totals + count * width, 0.0);
+            for (int64_t k = 0; k < inputs; k += kSegment) {
+              const int64_t cols = std::min(kSegment, inputs - k);
+              call.kernels.multiply_panel({weight + k, count, cols, stride}, panel + k * width, used, sums);
+              for (int64_t i = 0; i < count * width; ++i) totals[i] += double{sums[i]};
+            }
             for (int64_t t = 0; t < used; ++t) {
               float token[kExpandedRows];
-              for (int64_t r = 0; r < count; ++r) token[r] = sums[r * width + t];
+              for (int64_t r = 0; r < count; ++r) token[r] = static_cast<float>(totals[r * width + t]);
               finish_rows(call, m + p * width + t, token, scales, scales_dtype, row, row + count);
             }
           }

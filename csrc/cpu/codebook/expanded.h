@@ -18,8 +18,8 @@ constexpr int64_t kExpandedBlock = 256;
 
 // expand(row, count, weight, stride): `count` <= kExpandedRows rows from `row` on, fp32 [count][stride].
 using ExpandRows = FunctionRef<void(int64_t row, int64_t count, float* weight, int64_t stride)>;
-// Twice what the widest kernel takes at a time.
-constexpr int64_t kExpandedRows = 24;
+// What the widest kernel takes at a time; narrow layers must do for many threads.
+constexpr int64_t kExpandedRows = 12;
 
 // y = (x expandedᵀ) * scales + bias for call.x.cols inputs; null scales are left out. Fails only when memory
 // is short.

@@ -17,7 +17,7 @@ namespace lowbit::codebook {
 
 constexpr int kPanelVectors = 2;
 
-// Its first kVectors vectors of tokens.
+// kRows rows from `row` on, for the first kVectors vectors of tokens.
 template <class V, int kVectors, int kRows>
 void panel_rows(const PanelWeight& weight, int64_t row, const float* x, float* sums) {
   using F32 = typename V::F32;
@@ -27,8 +27,8 @@ void panel_rows(const PanelWeight& weight, int64_t row, const float* x, float* s
   std::fill(sums, sums + kRows * kTokens, 0.0f);
   for (int64_t k = 0; k < weight.cols;) {
     F32 chain[kRows][kVectors];
-    for (auto& row : chain) {
-      for (F32& c : row) c = V::fset1(0.0f);
+    for (auto& of_row : chain) {
+      for (F32& c : of_row) c = V::fset1(0.0f);
     }
     for (const int64_t last = std::min(k + kChain, weight.cols); k < last; ++k, x += kTokens) {
       F32 a[kVectors];

@@ -140,22 +140,22 @@ lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call)
   return LOWBIT_OK;
 }
 
-lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& call, const Band& band) {
+lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& call) {
   thread_local Scratch scratch;
   const CodebookKernels& kernels = call.kernels;
   const VectorShape shape(weight);
   const int64_t lanes = kernels.lanes;
   const Blocks blocks(call.x.rows, lanes);
-  const Parts parts(shape, band, blocks.threads());
-  const int64_t row_integers = band.rows() * lanes;
+  const int64_t most_rows = band_rows(shape.rows, lanes), row_integers = most_rows * lanes;
+  const Parts most_parts(shape, Band{0, most_rows}, blocks.threads());
   const int64_t position_integers = shape.codebooks * kVectorCodes * lanes;
   const int64_t stretch = shape.stretch(position_integers * sizeof(int32_t));
   const int64_t run = run_positions(position_integers * sizeof(int32_t), kRunBytesBlock);
 
   const int64_t workers = blocks.workers();
   const int64_t x_floats = shape.positions * shape.size * lanes;
-  const int64_t products_integers = parts.count() * stretch * position_integers;
-  const int64_t sums_integers = parts.planes() * row_integers;
+  const int64_t products_integers = most_parts.count() * stretch * position_integers;
+  const int64_t sums_integers = most_parts.planes() * row_integers;
   ScratchLayout layout;
   const size_t vectors_at = layout.add<float>(shape.codebook_floats());
   const size_t codebooks_at = layout.add<float>(shape.codebook_floats());
@@ -189,37 +189,41 @@ lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& cal
       }
       for (int64_t k = 0; k < shape.positions * shape.size; ++k) x[k * lanes + t] = row[k];
     }
-    parts.run([&](const Part& part) {
-      int32_t* const products = at<int32_t>(base, products_at) + worker * products_integers +
-                                part.index * stretch * position_integers;
-      int32_t* const sums = at<int32_t>(base, sums_at) + worker * sums_integers + part.plane * row_integers;
-      int64_t* const total = totals + part.plane * row_integers;
-      const int64_t begin = part.first_row * lanes, end = part.last_row * lanes;
-      std::fill(sums + begin, sums + end, 0);
-      std::fill(total + begin, total + end, int64_t{0});
-      int64_t entries = 0;  // in sums
-      for (int64_t first = part.first, count = 0; first < part.last; first += count) {
-        count = std::min(stretch, part.last - first);
-        kernels.vector_integer_products(codebooks, x + first * shape.size * lanes, inverses, 0, count,
-                                        products);
-        for_runs(part.first_row, part.last_row, count, run,
-                 [&](int64_t n, int64_t last, int64_t j, int64_t positions) {
-                   kernels.vector_integer_sums(weight, products + j * position_integers, first + j, positions,
-                                               sums + n * lanes, band.begin + n, band.begin + last);
-                 });
-        entries += count * shape.codebooks;
-        if (entries + stretch * shape.codebooks <= kIntegerEntries && first + count < part.last) continue;
-        for (int64_t i = begin; i < end; ++i) {
-          total[i] += sums[i];
-          sums[i] = 0;
+    for_bands(shape.rows, most_rows, [&](const Band& band) {
+      const Parts parts(shape, band, blocks.threads());
+      parts.run([&](const Part& part) {
+        int32_t* const products = at<int32_t>(base, products_at) + worker * products_integers +
+                                  part.index * stretch * position_integers;
+        int32_t* const sums = at<int32_t>(base, sums_at) + worker * sums_integers + part.plane * row_integers;
+        int64_t* const total = totals + part.plane * row_integers;
+        const int64_t begin = part.first_row * lanes, end = part.last_row * lanes;
+        std::fill(sums + begin, sums + end, 0);
+        std::fill(total + begin, total + end, int64_t{0});
+        int64_t entries = 0;  // in sums
+        for (int64_t first = part.first, count = 0; first < part.last; first += count) {
+          count = std::min(stretch, part.last - first);
+          kernels.vector_integer_products(codebooks, x + first * shape.size * lanes, inverses, 0, count,
+                                          products);
+          for_runs(part.first_row, part.last_row, count, run,
+                   [&](int64_t n, int64_t last, int64_t j, int64_t positions) {
+                     kernels.vector_integer_sums(weight, products + j * position_integers, first + j,
+                                                 positions, sums + n * lanes, band.begin + n,
+                                                 band.begin + last);
+                   });
+          entries += count * shape.codebooks;
+          if (entries + stretch * shape.codebooks <= kIntegerEntries && first + count < part.last) continue;
+          for (int64_t i = begin; i < end; ++i) {
+            total[i] += sums[i];
+            sums[i] = 0;
+          }
+          entries = 0;
         }
-        entries = 0;
-      }
-    });
-    finish_tokens(weight, call, band, blocks.threads(), m, used, [&](int64_t n, int64_t t) {
-      int64_t total = 0;
-      for (int64_t p = 0; p < parts.planes(); ++p) total += totals[p * row_integers + n * lanes + t];
-      return steps[t] * static_cast<float>(total);
+      });
+      finish_tokens(weight, call, band, blocks.threads(), m, used, [&](int64_t n, int64_t t) {
+        int64_t total = 0;
+        for (int64_t p = 0; p < parts.planes(); ++p) total += totals[p * row_integers + n * lanes + t];
+        return steps[t] * static_cast<float>(total);
+      });
     });
   });
   return LOWBIT_OK;

@@ -39,8 +39,7 @@ void expand_row(const lowbit_codebook_vector& weight, const float* vectors, int6
 
 }  // namespace
 
-lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, const Band& band,
-                         int64_t block) {
+lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, int64_t block) {
   thread_local Scratch scratch;
   const CodebookKernels& kernels = call.kernels;
   const VectorShape shape(weight);
@@ -52,7 +51,7 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
       run_positions(position_floats * sizeof(float), block == 1 ? kRunBytesToken : kRunBytesBlock);
 
   const int64_t segment = std::max<int64_t>(kSegmentCodes / shape.codebooks, 1);
-  const int64_t workers = blocks.workers();
+  const int64_t workers = blocks.workers(), most_rows = band_rows(shape.rows, block);
   const int64_t x_floats = shape.positions * shape.size * block;
   ScratchLayout layout;
   const size_t vectors_at = layout.add<float>(shape.codebook_floats());
@@ -60,8 +59,8 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
   const size_t row_at = layout.add<float>(workers * shape.row_floats);
   const size_t x_at = layout.add<float>(workers * x_floats);
   const size_t products_at = layout.add<float>(workers * stretch * position_floats);
-  const size_t sums_at = layout.add<float>(workers * band.rows() * block);
-  const size_t totals_at = layout.add<double>(workers * band.rows() * block);
+  const size_t sums_at = layout.add<float>(workers * most_rows * block);
+  const size_t totals_at = layout.add<double>(workers * most_rows * block);
   std::byte* const base = scratch.reserve(layout.size());
   if (base == nullptr) return out_of_memory(call, layout.size());
   const Codebooks codebooks =
@@ -71,42 +70,44 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
     float* const row = at<float>(base, row_at) + worker * shape.row_floats;
     float* const x = at<float>(base, x_at) + worker * x_floats;
     float* const products = at<float>(base, products_at) + worker * stretch * position_floats;
-    float* const sums = at<float>(base, sums_at) + worker * band.rows() * block;
-    double* const totals = at<double>(base, totals_at) + worker * band.rows() * block;
+    float* const sums = at<float>(base, sums_at) + worker * most_rows * block;
+    double* const totals = at<double>(base, totals_at) + worker * most_rows * block;
     // Unused lanes repeat the last token.
     for (int64_t t = 0; t < block; ++t) {
       if (t < used) load_padded(shape, call, m + t, row);
       for (int64_t k = 0; k < shape.positions * shape.size; ++k) x[k * block + t] = row[k];
     }
-    std::fill(sums, sums + band.rows() * block, 0.0f);
-    std::fill(totals, totals + band.rows() * block, 0.0);
-    const int threads = blocks.threads();
-    const auto add_up = [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin * block; i < end * block; ++i) {
-        totals[i] += double{sums[i]};
-        sums[i] = 0.0f;
-      }
-    };
-    for (int64_t first = 0; first < shape.positions; first += stretch) {
-      const int64_t last = std::min(first + stretch, shape.positions);
-      parallel_for(last - first, threads, [&](int64_t begin, int64_t end, int) {
-        kernels.vector_products(codebooks, x + first * shape.size * block, lanes, begin, end, products);
-      });
-      parallel_for(band.rows(), threads, [&](int64_t begin, int64_t end, int) {
-        for (int64_t n = begin; n < end; n += kRunRows) {
-          const int64_t rows_end = std::min(n + kRunRows, end);
-          for (int64_t j = first, next; j < last; j = next) {
-            const int64_t segment_end = std::min((j / segment + 1) * segment, shape.positions);
-            next = std::min({j + run, segment_end, last});
-            kernels.vector_sums(weight, products + (j - first) * position_floats, lanes, j, next - j,
-                                sums + n * block, band.begin + n, band.begin + rows_end);
-            if (next == segment_end) add_up(n, rows_end);
-          }
+    for_bands(shape.rows, most_rows, [&](const Band& band) {
+      std::fill(sums, sums + band.rows() * block, 0.0f);
+      std::fill(totals, totals + band.rows() * block, 0.0);
+      const int threads = blocks.threads();
+      const auto add_up = [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin * block; i < end * block; ++i) {
+          totals[i] += double{sums[i]};
+          sums[i] = 0.0f;
         }
-      });
-    }
-    finish_tokens(weight, call, band, threads, m, used,
-                  [&](int64_t n, int64_t t) { return static_cast<float>(totals[n * block + t]); });
+      };
+      for (int64_t first = 0; first < shape.positions; first += stretch) {
+        const int64_t last = std::min(first + stretch, shape.positions);
+        parallel_for(last - first, threads, [&](int64_t begin, int64_t end, int) {
+          kernels.vector_products(codebooks, x + first * shape.size * block, lanes, begin, end, products);
+        });
+        parallel_for(band.rows(), threads, [&](int64_t begin, int64_t end, int) {
+          for (int64_t n = begin; n < end; n += kRunRows) {
+            const int64_t rows_end = std::min(n + kRunRows, end);
+            for (int64_t j = first, next; j < last; j = next) {
+              const int64_t segment_end = std::min((j / segment + 1) * segment, shape.positions);
+              next = std::min({j + run, segment_end, last});
+              kernels.vector_sums(weight, products + (j - first) * position_floats, lanes, j, next - j,
+                                  sums + n * block, band.begin + n, band.begin + rows_end);
+              if (next == segment_end) add_up(n, rows_end);
+            }
+          }
+        });
+      }
+      finish_tokens(weight, call, band, threads, m, used,
+                    [&](int64_t n, int64_t t) { return static_cast<float>(totals[n * block + t]); });
+    });
   });
   return LOWBIT_OK;
 }
@@ -123,7 +124,7 @@ lowbit_status multiply_expanded(const lowbit_codebook_vector& weight, const Call
 
   const auto expand = [&](int64_t row, int64_t count, float* expanded, int64_t stride) {
     for (int64_t n = row; n < row + count; ++n, expanded += stride) {
-      switch (expands_by_constant(shape.size) ? shape.size : 0) {
+      switch (shape.size) {
         case 1:
           expand_row<1>(weight, vectors, n, expanded);
           break;

@@ -13,15 +13,17 @@ constexpr int64_t kBlockTokensFloats = 4, kBlockTokensFixed = 9;
 // Digits of 7 bits that an int32 holds the sum of.
 constexpr int64_t kDigitEntries = INT32_MAX / ((1 << VectorDigitSums::kBits) - 1);
 
-// Whether multiplying with expanded rows takes less than products of all vectors and sums by code. Measured
-// in multiply-adds of a vector at its best rate: an expanded weight takes 1.15, a product 1.2 and an addition
-// of a sum 3.5; expanding a code takes 3 cycles, and 2 more a value where its loop does not know the size.
+// Whether multiplying with expanded rows takes less than products of all vectors and sums by code. In
+// multiply-adds of a vector on AVX-512 (fitted, see benchmarks/NOTES.md): an expanded weight takes 1.15, a
+// product 1.2 and an addition of a sum 3.5; expanding a code takes 3, and 2 more a value where its loop does
+// not know the size. The answer is the same for every number of tokens from kExpandedTokens on, and so are a
+// row's bits.
 bool expands(const VectorShape& shape, int64_t tokens, int64_t lanes) {
   if (tokens < kExpandedTokens || lanes == 1) return false;
-  const int64_t code_cycles = 3 + (expands_by_constant(shape.size) ? 0 : 2 * shape.size);
+  const int64_t expand_code = 3 + (expands_by_constant(shape.size) ? 0 : 2 * shape.size);
   const int64_t codes = shape.positions * shape.codebooks;
-  const double expanding = static_cast<double>(lanes * code_cycles * codes * shape.rows) /
-                           static_cast<double>(std::min(tokens, kExpandedBlock));
+  const double expanding =
+      static_cast<double>(lanes * expand_code * codes * shape.rows) / static_cast<double>(kExpandedBlock);
   return 1.15 * static_cast<double>(shape.rows * shape.positions * shape.size) + expanding <
          static_cast<double>(codes) *
              (3.5 * static_cast<double>(shape.rows) + 1.2 * static_cast<double>(kVectorCodes * shape.size));
@@ -52,22 +54,19 @@ void load_padded(const VectorShape& shape, const Call& call, int64_t m, float* r
 lowbit_status vector_linear(const lowbit_codebook_vector& weight, bool fixed_point, const Call& call) {
   const VectorShape shape(weight);
   const int64_t tokens = call.x.rows, lanes = call.kernels.lanes, entries = shape.positions * shape.codebooks;
-  // Where codes are few, sums in fixed point take the least at any number of tokens, and stay the same.
   if (expands(shape, tokens, lanes)) return multiply_expanded(weight, call);
   const bool integers = fixed_point && call.kernels.vector_digit_sums != nullptr;
   const bool fixed = integers && entries >= kFixedPointEntries && entries <= kDigitEntries;
   const int64_t block_tokens = fixed ? kBlockTokensFixed : kBlockTokensFloats;
   const int64_t in_blocks = tokens % lanes >= block_tokens ? tokens : tokens / lanes * lanes;
-  const Call blocks = call.tokens(0, in_blocks);
-  for (Band band{0, 0}; in_blocks > 0 && band.end < shape.rows;) {
-    band = {band.end, std::min(band.end + Band::kRows, shape.rows)};
-    const lowbit_status bad =
-        fixed ? sum_integers(weight, blocks, band) : sum_floats(weight, blocks, band, lanes);
+  if (in_blocks > 0) {
+    const Call blocks = call.tokens(0, in_blocks);
+    const lowbit_status bad = fixed ? sum_integers(weight, blocks) : sum_floats(weight, blocks, lanes);
     if (bad) return bad;
   }
   if (in_blocks == tokens) return LOWBIT_OK;
   const Call rest = call.tokens(in_blocks, tokens - in_blocks);
-  return fixed ? sum_digits(weight, rest) : sum_floats(weight, rest, Band{0, shape.rows}, 1);
+  return fixed ? sum_digits(weight, rest) : sum_floats(weight, rest, 1);
 }
 
 }  // namespace lowbit::codebook

@@ -86,15 +86,26 @@ constexpr int64_t run_positions(int64_t position_bytes, int64_t run_bytes) {
   return std::max<int64_t>(run_bytes / position_bytes, 1);
 }
 
-// Rows that are summed at a time. Blocks of tokens for every thread of a large machine would need gigabytes
-// for the sums of all rows of a large head; their products are made again for each band, a few percent of its
-// sums.
+// Rows of a weight.
 struct Band {
-  static constexpr int64_t kRows = 1 << 14;
   int64_t begin, end;
 
   int64_t rows() const { return end - begin; }
 };
+
+// Rows that a block of tokens is summed for at a time. For every thread of a large machine the sums of all
+// rows of a large head would be gigabytes; the products are made again for each band, a few percent of the
+// sums. A single token takes all rows.
+constexpr int64_t kBandRows = 1 << 14;
+constexpr int64_t band_rows(int64_t rows, int64_t block) {
+  return block == 1 ? rows : std::min(rows, kBandRows);
+}
+
+// use(band) for bands of up to `size` of `rows` rows.
+template <class Use>
+void for_bands(int64_t rows, int64_t size, Use use) {
+  for (int64_t begin = 0; begin < rows; begin += size) use(Band{begin, std::min(begin + size, rows)});
+}
 
 // A band's columns of y for tokens m .. m + tokens - 1, from value(n, t) of its row n and token m + t.
 template <class Value>
@@ -115,19 +126,19 @@ void finish_tokens(const lowbit_codebook_vector& weight, const Call& call, const
 }
 
 // In fp32, `block` tokens at a time: 1, or the lanes of a vector.
-lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, const Band& band,
-                         int64_t block);
+lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call, int64_t block);
 
-// In fp32 with rows that are expanded, for many tokens. Loops over the values of a vector are compiled for
-// its size where that is one of these.
+// Loops over the values of a vector are compiled for these sizes where rows are expanded.
 constexpr bool expands_by_constant(int64_t size) {
   return size <= 16 && (size & (size - 1)) == 0;
 }
+
+// In fp32 with rows that are expanded, for many tokens.
 lowbit_status multiply_expanded(const lowbit_codebook_vector& weight, const Call& call);
 
 // In fixed point: token by token, or in blocks of tokens, with the same result. For CodebookKernels that have
 // them.
 lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call);
-lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& call, const Band& band);
+lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& call);
 
 }  // namespace lowbit::codebook

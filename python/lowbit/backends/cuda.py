@@ -41,6 +41,7 @@ CODEBOOK_INPUTS = 256  # of a tile of scalar codes
 TABLE_BITS = (2, 3, 4)  # of scalar codes that are looked up by byte permutations
 ALIGNMENT = 256
 STEP_POSITIONS, CHUNK_PAIRS = 4, 8  # of vector codes: see csrc/cuda/codebook/vector.h
+_IDS_AT_A_TIME = 256  # of rows that are read out of tiles
 KINDS_OF_BITS = ("signs", "planes")
 
 
@@ -78,20 +79,29 @@ def rows_of_bits(tiles: Tensor, in_features: int, out_features: int, ids: Tensor
     """Canonical bits [bits, n, ceil(K/8)] of some rows: only the tiles that hold them are read."""
     widths = digit_widths(tiles.shape[0], tiles.shape[1])
     flat = tiles.reshape(-1)
-    parts, begin = [], 0
-    for width in widths:
-        size = digit_bytes(out_features, in_features, width)
-        parts.append(
-            flat[begin : begin + size]
-            .reshape(-(-out_features // TILE_ROWS), -1)[ids // TILE_ROWS]
-            .reshape(-1)
-        )
-        begin += size
-    rows = TILE_ROWS * ids.shape[0]
-    some = torch.cat(parts)
-    total = tile_words(rows, in_features, widths) * WORD_BYTES * sum(widths) * len(widths)
-    some = pad(some, (0, total - some.shape[0])).reshape(sum(widths), len(widths), -1, WORD_BYTES)
-    return restore_bits(some, in_features, rows)[:, _places(ids)]
+
+    def planes(ids: Tensor) -> Tensor:
+        parts, begin = [], 0
+        for width in widths:
+            size = digit_bytes(out_features, in_features, width)
+            parts.append(
+                flat[begin : begin + size]
+                .reshape(-(-out_features // TILE_ROWS), -1)[ids // TILE_ROWS]
+                .reshape(-1)
+            )
+            begin += size
+        rows = TILE_ROWS * ids.shape[0]
+        some = torch.cat(parts)
+        total = tile_words(rows, in_features, widths) * WORD_BYTES * sum(widths) * len(widths)
+        some = pad(some, (0, total - some.shape[0])).reshape(sum(widths), len(widths), -1, WORD_BYTES)
+        return restore_bits(some, in_features, rows)[:, _places(ids)]
+
+    return _few_at_a_time(planes, ids)
+
+
+def _few_at_a_time(restore: Callable[[Tensor], Tensor], ids: Tensor) -> Tensor:
+    """restore(ids) by slices, joined at dimension 1: for every id a whole tile is restored."""
+    return torch.cat([restore(some) for some in ids.split(_IDS_AT_A_TIME)], dim=1)
 
 
 def _places(ids: Tensor) -> Tensor:
@@ -161,11 +171,16 @@ def restore_scalar(packed: Tensor, tables: Tensor, in_features: int) -> Tensor:
 
 def rows_of_scalar(packed: Tensor, tables: Tensor, in_features: int, ids: Tensor) -> Tensor:
     """Canonical code planes of some rows: only the tiles that hold them are read."""
-    bits, rows = tables.shape[1].bit_length() - 1, TILE_ROWS * ids.shape[0]
-    some = _tiles_of(packed, tables.shape[0], scalar_tile_words(in_features, bits), ids)
-    # Behind the tiles lies what is made of the tables; it is not read.
-    some = pad(some, (0, 0, 0, scalar_words(rows, in_features, bits) - some.shape[0]))
-    return restore_scalar(some, tables.new_zeros(rows, tables.shape[1]), in_features)[:, _places(ids)]
+    bits = tables.shape[1].bit_length() - 1
+
+    def planes(ids: Tensor) -> Tensor:
+        rows = TILE_ROWS * ids.shape[0]
+        some = _tiles_of(packed, tables.shape[0], scalar_tile_words(in_features, bits), ids)
+        # Behind the tiles lies what is made of the tables; it is not read.
+        some = pad(some, (0, 0, 0, scalar_words(rows, in_features, bits) - some.shape[0]))
+        return restore_scalar(some, tables.new_zeros(rows, tables.shape[1]), in_features)[:, _places(ids)]
+
+    return _few_at_a_time(planes, ids)
 
 
 def rows_of_vector(
@@ -174,8 +189,12 @@ def rows_of_vector(
     """Canonical codes of some rows: only the tiles that hold them are read."""
     words = vector_tile_words(in_features, codebooks.shape[0], codebooks.shape[2])
     behind = packed[-(-out_features // TILE_ROWS) * words :]  # codebooks, of all rows
-    some = torch.cat([_tiles_of(packed, out_features, words, ids), behind])
-    return restore_vector(some, codebooks, in_features, TILE_ROWS * ids.shape[0])[:, _places(ids)]
+
+    def codes(ids: Tensor) -> Tensor:
+        some = torch.cat([_tiles_of(packed, out_features, words, ids), behind])
+        return restore_vector(some, codebooks, in_features, TILE_ROWS * ids.shape[0])[:, _places(ids)]
+
+    return _few_at_a_time(codes, ids)
 
 
 def _tiles_of(packed: Tensor, out_features: int, words: int, ids: Tensor) -> Tensor:

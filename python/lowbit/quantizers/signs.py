@@ -44,8 +44,8 @@ def quantize_binary_mos(weight: Tensor, experts: int, scale_dtype: str, layer: s
     linear layer, from a fixed seed.
     """
     start = quantize_one_bit(weight, scale_dtype, layer)
-    if experts == 1 or start.in_scales is None or start.out_scales is None:
-        return start
+    assert start.in_scales is not None
+    assert start.out_scales is not None
     bound = start.in_features**-0.5
     generator = torch.Generator().manual_seed(_ROUTER_SEED)
     router = (2 * torch.rand(experts, start.in_features, generator=generator) - 1) * bound
