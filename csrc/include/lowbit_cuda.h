@@ -30,10 +30,10 @@ typedef struct lowbit_cuda_product {
   void* stream;
 } lowbit_cuda_product;
 
-/* Returns LOWBIT_OK when the product is queued. */
 /* Up to so many tokens no product is asked for. */
 #define LOWBIT_CUDA_MATMUL_TOKENS 256
 
+/* Returns LOWBIT_OK when the product is queued. */
 typedef lowbit_status (*lowbit_cuda_matmul)(void* context, const lowbit_cuda_product* product);
 
 /* What kernels are chosen for: a GPU, and a matrix product that the caller brings, such as cuBLAS. */
@@ -168,20 +168,20 @@ LOWBIT_API lowbit_status lowbit_cuda_explain(const lowbit_cuda_device* device,
  * `staged` says where. For up to 4,096 tokens, and segments that one launch can serve. Kp = padded_inputs. A
  * `set` is one prepared input: one for each segment where there are experts, else one for all.
  *
- *   columns  codes int8 [sets][tiles of 8 columns, M per_token in all][Kp / 128][2 h][8 columns][4 t][2 i][8
- * j]: input 128 c + 32 (2 h + i) + 8 t + j of a column. per_token == 2: the value is 256 first + second.
- *            scale_groups > 1: scales are [sets][tiles of 8 tokens][scale_groups / 4][8 tokens][4], and sums,
- *            units of a token in the same order, are a constant of the layer times the sums of scale * value.
- *            Else scales [sets][M], and totals int32 [sets][M per_token] are sums of codes. units == 1: sums
- *            [sets][M]
- *   planes   codes uint32 [sets][M per_token][Kp / 32]: bit 8 i + f of word 32 s + 8 q + 2 t + h of a plane
- * is input 1024 s + 128 f + 32 q + 8 t + 4 h + i (i < 4, h < 2, f < 8). scales [sets][M]; totals int64
- *            [sets][M] are sums of values. activation_bits == 0: 16 planes, the value in two's complement
- * from bit 0 on; A: planes of u, bit 0 first, and one with a bit for every input; the value is 2 u - (2^A -
- * 1) floats   codes fp32 [sets][M][Kp]; no scales halves   codes fp16 [sets][M][padded_inputs], here K
- * rounded up to 64; scales [sets][M]
+ * - columns: codes int8 [sets][tiles of 8 columns, M per_token in all][Kp / 128][2 h][8 columns][4 t][2 i][8
+ * j] are input 128 c + 32 (2 h + i) + 8 t + j of a column, c being the group of 128. per_token == 2: the
+ * value is 256 first + second. scale_groups > 1: scales are [sets][tiles of 8 tokens][scale_groups / 4][8
+ * tokens][4], and sums, units of a token in the same order, are a constant of the layer times the sums of
+ * scale * value. Else scales [sets][M], and totals int32 [sets][M per_token] are sums of codes. units == 1:
+ * sums [sets][M].
+ * - planes: codes uint32 [sets][M per_token][Kp / 32]: bit 8 i + f of word 32 s + 8 q + 2 t + h of a plane is
+ *   input 1024 s + 128 f + 32 q + 8 t + 4 h + i (i < 4, h < 2, f < 8). scales [sets][M]; totals int64
+ * [sets][M] are sums of values. activation_bits == 0: 16 planes, the value in two's complement from bit 0 on;
+ * A: planes of u, bit 0 first, and one with a bit for every input; the value is 2 u - (2^A - 1).
+ * - floats: codes fp32 [sets][M][Kp]; no scales.
+ * - halves: codes fp16 [sets][M][padded_inputs], here K rounded up to 64; scales [sets][M].
  *
- *   gates [sets][M][experts] */
+ * And gates [sets][M][experts]. */
 typedef enum lowbit_cuda_form LOWBIT_ENUM {
   LOWBIT_CUDA_COLUMNS = 0,
   LOWBIT_CUDA_PLANES = 1,

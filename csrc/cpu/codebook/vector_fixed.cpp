@@ -127,7 +127,7 @@ lowbit_status sum_digits(const lowbit_codebook_vector& weight, const Call& call)
       }
     });
     const int64_t offset = shape.positions * shape.codebooks * VectorDigitSums::kHalf;
-    finish_tokens(weight, call, band, get_num_threads(), m, 1, [&](int64_t n, int64_t) {
+    finish_tokens(weight, call, band, m, 1, [&](int64_t n, int64_t) {
       int64_t sum = -offset;
       for (int64_t p = 0; p < parts.planes(); ++p) {
         for (int d = 0; d < VectorDigitSums::kDigits; ++d) {
@@ -219,7 +219,7 @@ lowbit_status sum_integers(const lowbit_codebook_vector& weight, const Call& cal
           entries = 0;
         }
       });
-      finish_tokens(weight, call, band, blocks.threads(), m, used, [&](int64_t n, int64_t t) {
+      finish_tokens(weight, call, band, m, used, [&](int64_t n, int64_t t) {
         int64_t total = 0;
         for (int64_t p = 0; p < parts.planes(); ++p) total += totals[p * row_integers + n * lanes + t];
         return steps[t] * static_cast<float>(total);

@@ -80,7 +80,6 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
     for_bands(shape.rows, most_rows, [&](const Band& band) {
       std::fill(sums, sums + band.rows() * block, 0.0f);
       std::fill(totals, totals + band.rows() * block, 0.0);
-      const int threads = blocks.threads();
       const auto add_up = [&](int64_t begin, int64_t end) {
         for (int64_t i = begin * block; i < end * block; ++i) {
           totals[i] += double{sums[i]};
@@ -89,10 +88,10 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
       };
       for (int64_t first = 0; first < shape.positions; first += stretch) {
         const int64_t last = std::min(first + stretch, shape.positions);
-        parallel_for(last - first, threads, [&](int64_t begin, int64_t end, int) {
+        parallel_for(last - first, 0, [&](int64_t begin, int64_t end, int) {
           kernels.vector_products(codebooks, x + first * shape.size * block, lanes, begin, end, products);
         });
-        parallel_for(band.rows(), threads, [&](int64_t begin, int64_t end, int) {
+        parallel_for(band.rows(), 0, [&](int64_t begin, int64_t end, int) {
           for (int64_t n = begin; n < end; n += kRunRows) {
             const int64_t rows_end = std::min(n + kRunRows, end);
             for (int64_t j = first, next; j < last; j = next) {
@@ -105,7 +104,7 @@ lowbit_status sum_floats(const lowbit_codebook_vector& weight, const Call& call,
           }
         });
       }
-      finish_tokens(weight, call, band, threads, m, used,
+      finish_tokens(weight, call, band, m, used,
                     [&](int64_t n, int64_t t) { return static_cast<float>(totals[n * block + t]); });
     });
   });

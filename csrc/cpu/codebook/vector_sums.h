@@ -109,10 +109,10 @@ void for_bands(int64_t rows, int64_t size, Use use) {
 
 // A band's columns of y for tokens m .. m + tokens - 1, from value(n, t) of its row n and token m + t.
 template <class Value>
-void finish_tokens(const lowbit_codebook_vector& weight, const Call& call, const Band& band, int threads,
-                   int64_t m, int64_t tokens, Value value) {
+void finish_tokens(const lowbit_codebook_vector& weight, const Call& call, const Band& band, int64_t m,
+                   int64_t tokens, Value value) {
   constexpr int64_t kRows = 128;
-  parallel_for(band.rows(), threads, [&](int64_t begin, int64_t end, int) {
+  parallel_for(band.rows(), 0, [&](int64_t begin, int64_t end, int) {
     for (int64_t first = begin; first < end; first += kRows) {
       const int64_t count = std::min(kRows, end - first);
       for (int64_t t = 0; t < tokens; ++t) {

@@ -4,7 +4,6 @@
 //   columns   fields of 128 inputs travel to shared memory two deep (cp.async); all warps read them
 //   scales    of the activations, and sums: spans of 1024 inputs, the same way
 //   weights   straight to the registers of the warp that owns the row tile, a superblock ahead
-//
 #include "cuda/bits/epilogue.h"
 #include "cuda/bits/loops.h"
 

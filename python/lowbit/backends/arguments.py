@@ -34,9 +34,10 @@ class SignsArguments(NamedTuple):
 
 
 class PlanesArguments(NamedTuple):
-    """Attributes:
-    active_bits: planes that are multiplied, the first of the weight's.
-    activation_bits: 0: as precision says.
+    """
+    Attributes:
+        active_bits: planes that are multiplied, the first of the weight's.
+        activation_bits: 0: as precision says.
     """
 
     x: Tensor
@@ -53,8 +54,9 @@ class PlanesArguments(NamedTuple):
 
 
 class ChannelArguments(NamedTuple):
-    """Attributes:
-    axis: 0: labels are of output channels; 1: of input channels.
+    """
+    Attributes:
+        axis: 0: labels are of output channels; 1: of input channels.
     """
 
     x: Tensor
