@@ -11,10 +11,13 @@
 
 namespace lowbit {
 
-// Floats a[0..7], and behind them b[0..7] where a vector has 16 lanes.
+// Blocks in a vector: of one, or of two where a vector has 16 lanes.
+//   load   floats a[0..7], and behind them b[0..7]
+//   sums   of a block's lanes
 template <class V>
 struct Octets {
   static LOWBIT_INLINE typename V::F32 load(const float* a, const float*) { return V::fload(a); }
+  static LOWBIT_INLINE void sums(typename V::I32 totals, int32_t* out) { *out = V::horizontal_sum(totals); }
 };
 
 template <class V>
@@ -162,17 +165,19 @@ class ActivationKernel {
 
   // The largest magnitude of every group; false when a value is NaN or infinite.
   static bool find_amax(const float* x, const CodeFormat& format, float* amax) {
-    F32 bad = V::fset1(0);  // 0 * value: stays 0 as long as all values are finite
+    // Magnitudes are ordered as their bits are, and those that are not finite come last.
+    constexpr int32_t kInfinity = 0x7f800000;
+    int32_t all = 0;
     for (int64_t b = 0; b < format.k_blocks; b += format.x_group_blocks) {
-      F32 largest = V::fset1(0);
+      I32 largest = V::set1(0);
       for (int64_t k = b * kBlock; k < group_end(format, b) * kBlock; k += kLanes) {
-        const F32 value = V::fload(x + k);
-        bad = V::fma(value, V::fset1(0), bad);
-        largest = V::fmax(largest, V::fabs(value));
+        largest = V::max(largest, V::bit_and(V::load(x + k), V::set1(0x7fffffff)));
       }
-      *amax++ = reduce(largest, [](float p, float q) { return p > q ? p : q; });
+      const int32_t bits = V::horizontal_max(largest);
+      std::memcpy(amax++, &bits, sizeof bits);
+      all = bits > all ? bits : all;
     }
-    return sum_is_zero(bad);
+    return all < kInfinity;
   }
 
   // `scales` holds the largest magnitudes and receives the scales.
@@ -213,14 +218,15 @@ class ActivationKernel {
         if constexpr (kColumns == 2) {
           high[c] = kBipolar ? V::template shift_right<4>(values[c])
                              : V::template shift_right<8>(V::add(values[c], V::set1(128)));
-          if constexpr (kBipolar) values[c] = V::bit_and(values[c], V::set1(15));
+          // The low byte of v is v - 256 v0.
+          values[c] = kBipolar ? V::bit_and(values[c], V::set1(15))
+                               : V::template shift_right<24>(V::template shift_left<24>(values[c]));
         }
       }
       const int64_t position = block * kBlock + 4 * j;
       if constexpr (kColumns == 1) {
         totals[0] = V::add(totals[0], put_codes(values, full, codes + position));
       } else {
-        // The low byte of v is that of v - 256 v0 as well.
         totals[0] = V::add(totals[0], put_codes(high, full, codes + position));
         totals[1] = V::add(totals[1], put_codes(values, full, codes + format.k_blocks * kBlock + position));
       }
@@ -241,13 +247,10 @@ class ActivationKernel {
     return V::add(V::template shift_left<1>(floor), V::set1(-format.max_code));
   }
 
-  // Packs the low bytes of values[c] as byte c of each dword and stores them; returns the sum of each dword's
+  // Stores values[c] as byte c of each dword; returns the sum of each dword's
   // four signed bytes.
   static LOWBIT_INLINE I32 put_codes(const I32 (&values)[4], bool full, int8_t* codes) {
-    const I32 byte = V::set1(0xff);
-    I32 packed = V::add(V::bit_and(values[0], byte), V::template shift_left<24>(values[3]));
-    packed = V::add(packed, V::template shift_left<8>(V::bit_and(values[1], byte)));
-    packed = V::add(packed, V::template shift_left<16>(V::bit_and(values[2], byte)));
+    const I32 packed = V::pack_bytes(values);
     if (full) {
       V::store(codes, packed);
     } else {
@@ -259,13 +262,9 @@ class ActivationKernel {
   }
 
   static LOWBIT_INLINE void put_sums(I32 totals, bool full, int32_t* sums) {
-    int32_t lanes[kLanes];
-    V::store(lanes, totals);
-    for (int i = 0; i < (full ? kBlocksPerStep : 1); ++i) {
-      int32_t sum = 0;
-      for (int j = 0; j < kDwordsPerStep; ++j) sum += lanes[i * kDwordsPerStep + j];
-      sums[i] = sum;
-    }
+    int32_t both[kBlocksPerStep];
+    Octets<V>::sums(totals, both);
+    for (int i = 0; i < (full ? kBlocksPerStep : 1); ++i) sums[i] = both[i];
   }
 
   static LOWBIT_INLINE int64_t group_end(const CodeFormat& format, int64_t begin) {

@@ -49,6 +49,23 @@ struct Vectors256 {
   }
   static LOWBIT_INLINE I32 bit_and(I32 a, I32 b) { return _mm256_and_si256(a, b); }
   static LOWBIT_INLINE I32 bit_xor(I32 a, I32 b) { return _mm256_xor_si256(a, b); }
+  static LOWBIT_INLINE I32 max(I32 a, I32 b) { return _mm256_max_epi32(a, b); }
+  static LOWBIT_INLINE int32_t horizontal_max(I32 a) {
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    four = _mm_max_epi32(four, _mm_unpackhi_epi64(four, four));
+    return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0x55)));
+  }
+  static LOWBIT_INLINE int32_t horizontal_sum(I32 a) {
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    four = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0x55)));
+  }
+  static LOWBIT_INLINE I32 pack_bytes(const I32 (&values)[4]) {
+    const I32 order =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const I32 low = _mm256_packs_epi32(values[0], values[1]), high = _mm256_packs_epi32(values[2], values[3]);
+    return _mm256_shuffle_epi8(_mm256_packs_epi16(low, high), order);
+  }
   template <int kShift>
   static LOWBIT_INLINE void exchange(I32 mask, I32& low, I32& high) {
     const I32 changed = bit_and(mask, bit_xor(shift_right_logical<kShift>(low), high));

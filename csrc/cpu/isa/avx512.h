@@ -57,6 +57,15 @@ struct Avx512 {
   }
   static LOWBIT_INLINE I32 bit_and(I32 a, I32 b) { return _mm512_and_si512(a, b); }
   static LOWBIT_INLINE I32 bit_xor(I32 a, I32 b) { return _mm512_xor_si512(a, b); }
+  static LOWBIT_INLINE I32 max(I32 a, I32 b) { return _mm512_max_epi32(a, b); }
+  static LOWBIT_INLINE int32_t horizontal_max(I32 a) { return _mm512_reduce_max_epi32(a); }
+  static LOWBIT_INLINE int32_t horizontal_sum(I32 a) { return _mm512_reduce_add_epi32(a); }
+  static LOWBIT_INLINE I32 pack_bytes(const I32 (&values)[4]) {
+    const I32 order =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const I32 low = _mm512_packs_epi32(values[0], values[1]), high = _mm512_packs_epi32(values[2], values[3]);
+    return _mm512_shuffle_epi8(_mm512_packs_epi16(low, high), order);
+  }
   template <int kShift>
   static LOWBIT_INLINE void exchange(I32 mask, I32& low, I32& high) {
     const I32 up = shift_left<kShift>(high);

@@ -8,7 +8,9 @@
 //   kAccumulators     vectors a kernel may keep as accumulators without spilling
 //   I32, F32          vectors; I32 is also four bytes per lane
 //   load, store, set1, broadcast (the dword at any address), add, shift_left<n>, shift_right<n> (arithmetic),
-//   shift_right_logical<n>, shift_left_by, bit_and, bit_xor, widen_i16
+//   shift_right_logical<n>, shift_left_by, bit_and, bit_xor, max, widen_i16
+//   horizontal_max, horizontal_sum (of I32 and F32): over all lanes
+//   pack_bytes(values)   four vectors of values that fit signed bytes: values[c] become byte c of each lane
 //   exchange<n>(mask, low, high)   swaps bit i + n of low with bit i of high for every i in mask
 //   Sum               accumulator of products of bytes
 //   dot(Sum, u, x)    adds u0 x0 + u1 x1 + u2 x2 + u3 x3 per lane, u unsigned and x signed bytes; exact while

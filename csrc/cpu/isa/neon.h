@@ -49,6 +49,14 @@ struct Neon {
   static LOWBIT_INLINE I32 shift_left_by(I32 a, int bits) { return vshlq_s32(a, vdupq_n_s32(bits)); }
   static LOWBIT_INLINE I32 bit_and(I32 a, I32 b) { return vandq_s32(a, b); }
   static LOWBIT_INLINE I32 bit_xor(I32 a, I32 b) { return veorq_s32(a, b); }
+  static LOWBIT_INLINE I32 max(I32 a, I32 b) { return vmaxq_s32(a, b); }
+  static LOWBIT_INLINE int32_t horizontal_max(I32 a) { return vmaxvq_s32(a); }
+  static LOWBIT_INLINE int32_t horizontal_sum(I32 a) { return vaddvq_s32(a); }
+  // Shifts that insert keep the bits below.
+  static LOWBIT_INLINE I32 pack_bytes(const I32 (&values)[4]) {
+    const I32 low = vsliq_n_s32(values[0], values[1], 8), high = vsliq_n_s32(values[2], values[3], 8);
+    return vsliq_n_s32(low, high, 16);
+  }
   template <int kShift>
   static LOWBIT_INLINE void exchange(I32 mask, I32& low, I32& high) {
     const I32 changed = bit_and(mask, bit_xor(shift_right_logical<kShift>(low), high));

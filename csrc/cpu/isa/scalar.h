@@ -45,6 +45,14 @@ struct Scalar {
   static LOWBIT_INLINE I32 shift_left_by(I32 a, int bits) { return a << bits; }
   static LOWBIT_INLINE I32 bit_and(I32 a, I32 b) { return a & b; }
   static LOWBIT_INLINE I32 bit_xor(I32 a, I32 b) { return a ^ b; }
+  static LOWBIT_INLINE I32 max(I32 a, I32 b) {
+    return static_cast<int32_t>(a) > static_cast<int32_t>(b) ? a : b;
+  }
+  static LOWBIT_INLINE int32_t horizontal_max(I32 a) { return static_cast<int32_t>(a); }
+  static LOWBIT_INLINE int32_t horizontal_sum(I32 a) { return static_cast<int32_t>(a); }
+  static LOWBIT_INLINE I32 pack_bytes(const I32 (&values)[4]) {
+    return (values[0] & 0xffu) | (values[1] & 0xffu) << 8 | (values[2] & 0xffu) << 16 | values[3] << 24;
+  }
   template <int kShift>
   static LOWBIT_INLINE void exchange(I32 mask, I32& low, I32& high) {
     const I32 changed = bit_and(mask, bit_xor(shift_right_logical<kShift>(low), high));
