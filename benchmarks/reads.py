@@ -14,13 +14,14 @@ from functools import partial
 import numpy as np
 import torch
 from lowbit import _native
+from lowbit.environment import last_level_cache
 from numpy.typing import NDArray
 from timing import Candidate
 from torch import Tensor
 
 Arrays = list[NDArray[np.uint8]]
 READ = "memory read"
-BIG = 256 * 1024**2  # bytes: past every cache
+BIG = max(256 * 1024**2, 4 * last_level_cache())  # bytes: past every cache
 
 
 @dataclass(frozen=True)

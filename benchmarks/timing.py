@@ -1,8 +1,9 @@
 """Alternating timing of several ways to do one thing, with weights that do and do not fit the caches.
 
 Every round calls each candidate, so a disturbance of the machine meets all of them, and ratios are taken
-within a round. *Cold* calls go through copies of the weights whose total is far larger than the last-level
-cache, so that every call reads memory; *warm* calls repeat one copy.
+within a round. *Cold* calls go through copies of the weights, and no copy is met again before all other
+candidates have had their turn: far more bytes than any cache holds lie between, so that every call reads
+memory. *Warm* calls repeat one copy.
 """
 
 from __future__ import annotations
@@ -45,10 +46,9 @@ class Samples:
     warm: list[float] = field(default_factory=list)
 
 
-def copies_needed(weight_bytes: int, cache_bytes: int) -> int:
-    """Copies of a weight for cold calls: at least four times the last-level cache, and 160 MB."""
-    wanted = max(4 * cache_bytes, 160_000_000)
-    return max(2, -(-wanted // weight_bytes))
+def copies_needed(weight_bytes: int) -> int:
+    """Copies of a weight for cold calls: 160 MB, a turn long and little enough for dozens of candidates."""
+    return max(2, -(-160_000_000 // weight_bytes))
 
 
 def alternate(
@@ -61,7 +61,7 @@ def alternate(
     """Time all candidates, ``rounds`` times in turn, cold and then warm, about ``round_ms`` each.
 
     The first call of every candidate is not counted. Cold calls go on through the copies where the round
-    before stopped, so that a copy is met again only after all the others.
+    before stopped, and a turn meets no copy twice.
     """
     samples = {candidate.name: Samples() for candidate in candidates}
     positions = dict.fromkeys(samples, 0)
@@ -83,7 +83,7 @@ def _calls_per_round(candidate: Candidate, round_ms: float) -> int:
     with candidate.setting():
         candidate.calls[0]()
         microseconds = _time([candidate.calls[1 % len(candidate.calls)]] * 2)
-    return int(min(max(round_ms * 1000 / microseconds, 1), 200))
+    return int(min(max(round_ms * 1000 / microseconds, 1), 200, len(candidate.calls)))
 
 
 def _time(calls: Sequence[Call]) -> float:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from importlib import metadata
 
 import torch
-from lowbit.environment import last_level_cache
 from shapes import Shape
 from timing import Candidate, copies_needed
 from torch import Tensor
@@ -46,7 +45,7 @@ class Problem:
         return torch.randn(self.shape.out_features, self.shape.in_features, generator=generator) * 0.02
 
     def copies(self, nbytes: int) -> int:
-        return copies_needed(nbytes, last_level_cache())
+        return copies_needed(nbytes)
 
     def traffic(self, weight_bytes: int, element_bytes: int) -> int:
         """Bytes of one call: weight, activations and result."""

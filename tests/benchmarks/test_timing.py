@@ -29,10 +29,18 @@ def test_candidates_take_turns(monkeypatch):
     assert all(len(sample.cold) == len(sample.warm) == 2 for sample in samples.values())
 
 
-def test_enough_copies_to_miss_the_cache():
-    assert copies_needed(2_000_000, 32 << 20) == 80
-    assert copies_needed(10 << 20, 512 << 20) == 205  # four times a large cache
-    assert copies_needed(1 << 30, 32 << 20) == 2
+def test_copies_of_small_and_large_weights():
+    assert copies_needed(2_000_000) == 80
+    assert copies_needed(1 << 30) == 2
+
+
+def test_a_turn_meets_no_copy_twice():
+    calls = []
+    copies = [lambda i=i: calls.append(i) for i in range(5)]
+    alternate([Candidate("a", copies, 1)], rounds=1)
+    # Three calls that count, then the turn: every copy once, and the last one for the warm calls.
+    assert calls[:3] == [0, 1, 1]
+    assert calls[3:] == [0, 1, 2, 3, 4] + [4] * 5
 
 
 def test_a_setting_holds_during_the_turn_and_outside_the_time():
