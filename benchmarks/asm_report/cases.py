@@ -89,7 +89,7 @@ def _lookup(isa: str, lookup: str, columns: int, products_per_weight: float = 1 
 def _scalar(bits: int) -> Case:
     return Case(
         f"scalar codebook of {bits} bits, 1 token, fast",
-        rf"codebook::Quads<.*, {bits}>::block<1>",
+        rf"codebook::Quads<.*, {bits}>::block<1, .*LookedUp>",
         "avx512",
         products_per_weight=3,  # an entry has three digits
         bits=bits,

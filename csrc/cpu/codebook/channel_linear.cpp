@@ -104,7 +104,7 @@ lowbit_status multiply(const lowbit_codebook_channel& weight, const Call& call) 
 }  // namespace
 
 lowbit_status channel_linear(const lowbit_codebook_channel& weight, const Call& call) {
-  return for_tokens(call, [&](const Call& some) { return multiply(weight, some); });
+  return for_tokens(call, kMaxTokens, [&](const Call& some) { return multiply(weight, some); });
 }
 
 }  // namespace lowbit::codebook

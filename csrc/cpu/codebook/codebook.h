@@ -47,6 +47,8 @@ struct Sums {
 //   codes  int8  [tokens][chunks][8 j][lanes][4 t]   of input 32 lane + 8 t + j of the chunk; padding 0
 //   scales float [tokens][chunks][lanes]             of the 32 inputs of a lane; NaN for a non-finite token
 //   sums   float [tokens]                            sum of code * scale
+//   stored_digits        room for kStoredRows rows of 3 * chunks * lanes * 32 bytes; null where tokens are
+//   few
 struct ChunkedCodes {
   int64_t tokens;
   int64_t chunks;
@@ -54,7 +56,11 @@ struct ChunkedCodes {
   const int8_t* codes;
   const float* scales;
   const float* sums;
+  uint8_t* stored_digits;
 };
+
+// Rows whose digits are stored at a time: they stay in the second level cache.
+constexpr int64_t kStoredRows = 8;
 
 //   values float [tokens][chunks][8 j][4 t][lanes]   padding 0 (or NaN, in a token that is NaN throughout)
 struct ChunkedValues {
@@ -91,13 +97,14 @@ struct CodebookKernels {
   int32_t panel_tokens;
   void (*multiply_panel)(const PanelWeight& weight, const float* x, int64_t tokens, float* sums);
 
-  // Scalar tables with int8 activations, for weights of up to `max_digit_bits` bits, in chunks of
+  // Both kinds of scalar tables: the sum of row n for token m lands in sums.data[m * stride + n - begin].
+  // With int8 activations, for weights of up to `max_digit_bits` bits, in chunks of
   // digit_lanes(in_features, bits).
   int32_t max_digit_bits;
   int32_t (*digit_lanes)(int64_t in_features, int32_t bits);
   void (*tables_digits)(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,
                         int64_t begin, int64_t end);
-  // Scalar tables with fp32 activations, any number of bits.
+  // With fp32 activations, any number of bits.
   void (*tables_floats)(const lowbit_codebook_scalar& weight, const ChunkedValues& x, const Sums& sums,
                         int64_t begin, int64_t end);
 

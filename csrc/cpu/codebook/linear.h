@@ -24,11 +24,11 @@ struct Call {
 // Tokens that are taken together where memory grows with them.
 constexpr int64_t kMaxTokens = 64;
 
-// linear(some of call's tokens) for every kMaxTokens of them.
+// linear(some of call's tokens) for every `most` of them.
 template <class Linear>
-lowbit_status for_tokens(const Call& call, Linear linear) {
-  for (int64_t m = 0; m < call.x.rows; m += kMaxTokens) {
-    const lowbit_status bad = linear(call.tokens(m, std::min(kMaxTokens, call.x.rows - m)));
+lowbit_status for_tokens(const Call& call, int64_t most, Linear linear) {
+  for (int64_t m = 0; m < call.x.rows; m += most) {
+    const lowbit_status bad = linear(call.tokens(m, std::min(most, call.x.rows - m)));
     if (bad) return bad;
   }
   return LOWBIT_OK;

@@ -103,42 +103,71 @@ struct Quads {
     return _mm512_inserti32x4(_mm512_inserti32x4(first, quarter[2], 2), quarter[3], 3);
   }
 
-  // Rows n .. n + 3 of which `valid` exist; the others repeat the last and are not stored.
-  template <int kTokens>
-  static void block(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums, int64_t n,
-                    int valid, int64_t m) {
-    const int64_t row_bytes = (weight.in_features + 7) / 8;
-    const int64_t plane_stride = weight.out_features * row_bytes;
-    const uint8_t *planes[kRows], *table_rows[kRows];
-    for (int r = 0; r < kRows; ++r) {
-      const int64_t row = n + std::min(r, valid - 1);
-      planes[r] = weight.weight + row * row_bytes;
-      table_rows[r] =
-          static_cast<const uint8_t*>(weight.tables) + (row << kBits) * dtype_size(weight.tables_dtype);
-    }
+  // The digits of rows n .. n + 3 as they are looked up. `valid` of them exist; the others repeat the last.
+  struct LookedUp {
     Tables tables;
-    tables.build(table_rows, weight.tables_dtype);
+    const uint8_t* planes[kRows];
+    int64_t row_bytes, plane_stride;
 
-    const int64_t code_stride = x.chunks * kGroup, scale_stride = x.chunks * 4;
-    const int8_t* codes = x.codes + m * code_stride;
-    const float* scales = x.scales + m * scale_stride;
-    const F32 radix = Base::fset1(1 << Base::kDigitBits);
-    const I32 index_mask = Base::set1(0x01010101 * (kEntries - 1));
-    F32 total[kTokens];
-    for (F32& t : total) t = Base::fset1(0.0f);
-    for (int64_t group = 0; group < x.chunks; ++group, codes += kGroup, scales += 4) {
+    LOWBIT_INLINE LookedUp(const lowbit_codebook_scalar& weight, int64_t n, int valid)
+        : row_bytes((weight.in_features + 7) / 8), plane_stride(weight.out_features * row_bytes) {
+      const uint8_t* table_rows[kRows];
+      for (int r = 0; r < kRows; ++r) {
+        const int64_t row = n + std::min(r, valid - 1);
+        planes[r] = weight.weight + row * row_bytes;
+        table_rows[r] =
+            static_cast<const uint8_t*>(weight.tables) + (row << kBits) * dtype_size(weight.tables_dtype);
+      }
+      tables.build(table_rows, weight.tables_dtype);
+    }
+
+    template <class Use>
+    LOWBIT_INLINE void for_each(int64_t group, Use use) const {
+      const I32 index_mask = Base::set1(0x01010101 * (kEntries - 1));
       I32 bits[kBits];
       for (int b = 0; b < kBits; ++b) {
         const int64_t offset = group * kGroupBytes;
         bits[b] = load_quarters(planes, b * plane_stride + offset, row_bytes - offset);
       }
+      for_each_code<Base, kBits>(bits, [&](int j, I32 index) LOWBIT_LAMBDA_INLINE {
+        const I32 code = Base::bit_and(index, index_mask);
+        const I32 u[3] = {tables.look(0, code), tables.look(1, code), tables.look(2, code)};
+        use(j, u);
+      });
+    }
+  };
+
+  // The same, stored: [groups][8 j][3 digits][4 rows][16].
+  struct Stored {
+    const uint8_t* digits;
+
+    template <class Use>
+    LOWBIT_INLINE void for_each(int64_t group, Use use) const {
+      const uint8_t* from = digits + 3 * group * kRows * kGroup;
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j, from += 192) {
+        const I32 u[3] = {Base::load(from), Base::load(from + 64), Base::load(from + 128)};
+        use(j, u);
+      }
+    }
+  };
+
+  // Never inlined, so that profiles can name its loop.
+  template <int kTokens, class Digits>
+  static LOWBIT_NOINLINE void block(const Digits& digits, F32 step, const ChunkedCodes& x, const Sums& sums,
+                                    int64_t column, int valid, int64_t m) {
+    const int64_t code_stride = x.chunks * kGroup, scale_stride = x.chunks * 4;
+    const int8_t* codes = x.codes + m * code_stride;
+    const float* scales = x.scales + m * scale_stride;
+    const F32 radix = Base::fset1(1 << Base::kDigitBits);
+    F32 total[kTokens];
+    for (F32& t : total) t = Base::fset1(0.0f);
+    for (int64_t group = 0; group < x.chunks; ++group, codes += kGroup, scales += 4) {
       I32 d[kTokens][3];
       for (auto& token : d) {
         for (I32& digit : token) digit = Base::set1(0);
       }
-      for_each_code<Base, kBits>(bits, [&](int j, I32 index) LOWBIT_LAMBDA_INLINE {
-        const I32 code = Base::bit_and(index, index_mask);
-        const I32 u[3] = {tables.look(0, code), tables.look(1, code), tables.look(2, code)};
+      digits.for_each(group, [&](int j, const I32* u) LOWBIT_LAMBDA_INLINE {
         for (int t = 0; t < kTokens; ++t) {
           const auto* const p = reinterpret_cast<const __m128i*>(codes + t * code_stride + j * kGroupBytes);
           const I32 a = _mm512_broadcast_i32x4(_mm_load_si128(p));
@@ -154,10 +183,10 @@ struct Quads {
     for (int t = 0; t < kTokens; ++t) {
       F32 sum = Base::fadd(total[t], _mm512_permute_ps(total[t], 0x4e));
       sum = Base::fadd(sum, _mm512_permute_ps(sum, 0xb1));
-      sum = Base::fmul(tables.step, Base::fsub(sum, Base::fset1(float{Scale::kHalf} * x.sums[m + t])));
+      sum = Base::fmul(step, Base::fsub(sum, Base::fset1(float{Scale::kHalf} * x.sums[m + t])));
       const __m128 four = _mm512_castps512_ps128(
           _mm512_permutexvar_ps(_mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0), sum));
-      _mm_mask_storeu_ps(sums.data + (m + t) * sums.stride + n, static_cast<__mmask8>((1u << valid) - 1),
+      _mm_mask_storeu_ps(sums.data + (m + t) * sums.stride + column, static_cast<__mmask8>((1u << valid) - 1),
                          four);
     }
   }
@@ -166,12 +195,30 @@ struct Quads {
                      int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; n += kRows) {
       const int valid = static_cast<int>(std::min<int64_t>(kRows, end - n));
-      int64_t m = 0;
-      for (; m + Base::kTableTokens <= x.tokens; m += Base::kTableTokens) {
-        block<Base::kTableTokens>(weight, x, sums, n, valid, m);
+      const LookedUp digits(weight, n, valid);
+      if (x.stored_digits == nullptr) {
+        blocks(digits, digits.tables.step, x, sums, n - begin, valid);
+        continue;
       }
-      for (; m < x.tokens; ++m) block<1>(weight, x, sums, n, valid, m);
+      for (int64_t group = 0; group < x.chunks; ++group) {
+        digits.for_each(group, [&](int j, const I32* u) LOWBIT_LAMBDA_INLINE {
+          uint8_t* const to = x.stored_digits + (8 * group + j) * 192;
+          for (int i = 0; i < 3; ++i) Base::store(to + 64 * i, u[i]);
+        });
+      }
+      blocks(Stored{x.stored_digits}, digits.tables.step, x, sums, n - begin, valid);
     }
+  }
+
+ private:
+  template <class Digits>
+  static void blocks(const Digits& digits, F32 step, const ChunkedCodes& x, const Sums& sums, int64_t column,
+                     int valid) {
+    int64_t m = 0;
+    for (; m + Base::kTableTokens <= x.tokens; m += Base::kTableTokens) {
+      block<Base::kTableTokens>(digits, step, x, sums, column, valid, m);
+    }
+    for (; m < x.tokens; ++m) block<1>(digits, step, x, sums, column, valid, m);
   }
 };
 

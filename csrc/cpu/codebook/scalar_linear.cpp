@@ -18,6 +18,16 @@ constexpr int64_t kBlock = LOWBIT_BLOCK_INPUTS;
 // and a sum of few products would then be less exact than fp32.
 constexpr int64_t kFloatInputs = kBlock;
 
+// Rows that are finished at a time: their planes stay in the second level cache while block after block of
+// tokens, whose codes stay in the first, runs over them.
+constexpr int64_t kRunRows = 128;
+
+// From so many tokens on digits are stored and not looked up for every few.
+constexpr int64_t kStoredTokens = 16;
+
+// Tokens that stored digits meet: a quarter of the memory that as many take in fp32.
+constexpr int64_t kMaxDigitTokens = 4 * kMaxTokens;
+
 // One token's activations in the orders that are wanted; null ones are not.
 struct Token {
   float* values;          // [padded(K)] in the order of x, as the products see them
@@ -97,18 +107,16 @@ void add_outliers(const lowbit_codebook_scalar& weight, const float* x, int64_t 
     for (int64_t i = weight.outlier_offsets[n]; i < weight.outlier_offsets[n + 1]; ++i) {
       sum += load_value(weight.outlier_values, weight.outlier_values_dtype, i) * x[weight.outlier_columns[i]];
     }
-    sums[n] += sum;
+    sums[n - begin] += sum;
   }
 }
 
-lowbit_status multiply_tables(const lowbit_codebook_scalar& weight, bool quantize_activations,
+lowbit_status multiply_tables(const lowbit_codebook_scalar& weight, bool quantize_activations, bool digits,
                               const Call& call) {
   thread_local Scratch scratch;
   const CodebookKernels& kernels = call.kernels;
   const int64_t tokens = call.x.rows;
   const int64_t inputs = padded(weight.in_features), blocks = inputs / kBlock;
-  const bool digits =
-      quantize_activations && weight.bits <= kernels.max_digit_bits && weight.in_features > kFloatInputs;
   const int32_t lanes = digits ? kernels.digit_lanes(weight.in_features, weight.bits) : kernels.lanes;
   const int64_t chunks = (blocks + lanes - 1) / lanes;
   const int64_t chunk_inputs = chunks * lanes * kBlock;
@@ -125,7 +133,10 @@ lowbit_status multiply_tables(const lowbit_codebook_scalar& weight, bool quantiz
   const size_t work_codes_at = layout.add<int8_t>(threads * inputs);
   const size_t work_sums_at = layout.add<int32_t>(threads * blocks);
   const size_t work_scales_at = layout.add<float>(threads * blocks);
-  const size_t sums_at = layout.add<float>(tokens * weight.out_features);
+  const int workers = static_cast<int>(std::min<int64_t>(get_num_threads(), Pieces::kMaxThreads));
+  const size_t sums_at = layout.add<float>(workers * tokens * kRunRows);
+  const int64_t digit_bytes = digits && tokens >= kStoredTokens ? kStoredRows * 3 * chunk_inputs : 0;
+  const size_t digits_at = layout.add<uint8_t>(workers * digit_bytes);
   std::byte* const base = scratch.reserve(layout.size());
   if (base == nullptr) return out_of_memory(call, layout.size());
 
@@ -144,24 +155,28 @@ lowbit_status multiply_tables(const lowbit_codebook_scalar& weight, bool quantiz
   });
 
   const Token first = token(0);
-  const Sums sums{at<float>(base, sums_at), weight.out_features};
   constexpr int64_t kUnit = 4;  // rows, which some kernels take together
   constexpr int64_t kLeastUnits = 8;
   const int64_t units = (weight.out_features + kUnit - 1) / kUnit;
-  balanced_for(units, get_num_threads(), kLeastUnits, [&](Pieces& pieces, int) {
+  balanced_for(units, workers, kLeastUnits, [&](Pieces& pieces, int thread) {
+    const Sums sums{at<float>(base, sums_at) + thread * tokens * kRunRows, kRunRows};
+    uint8_t* const stored = digit_bytes > 0 ? at<uint8_t>(base, digits_at) + thread * digit_bytes : nullptr;
     for (int64_t first_unit, last_unit; pieces.next(&first_unit, &last_unit);) {
-      const int64_t begin = first_unit * kUnit, end = std::min(last_unit * kUnit, weight.out_features);
-      if (digits) {
-        kernels.tables_digits(weight,
-                              {tokens, chunks, lanes, first.chunked_codes, first.lane_scales, first.sum},
-                              sums, begin, end);
-      } else {
-        kernels.tables_floats(weight, {tokens, chunks, first.chunked_values}, sums, begin, end);
-      }
-      for (int64_t m = 0; m < tokens; ++m) {
-        float* const row = sums.data + m * sums.stride;
-        if (outliers) add_outliers(weight, first.values + m * inputs, begin, end, row);
-        finish_rows(call, m, row + begin, nullptr, LOWBIT_F32, begin, end);
+      const int64_t piece_end = std::min(last_unit * kUnit, weight.out_features);
+      for (int64_t begin = first_unit * kUnit; begin < piece_end; begin += kRunRows) {
+        const int64_t end = std::min(begin + kRunRows, piece_end);
+        if (digits) {
+          kernels.tables_digits(
+              weight, {tokens, chunks, lanes, first.chunked_codes, first.lane_scales, first.sum, stored},
+              sums, begin, end);
+        } else {
+          kernels.tables_floats(weight, {tokens, chunks, first.chunked_values}, sums, begin, end);
+        }
+        for (int64_t m = 0; m < tokens; ++m) {
+          float* const row = sums.data + m * sums.stride;
+          if (outliers) add_outliers(weight, first.values + m * inputs, begin, end, row);
+          finish_rows(call, m, row, nullptr, LOWBIT_F32, begin, end);
+        }
       }
     }
   });
@@ -214,8 +229,11 @@ lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_
     };
     return expanded_linear(call, expand, nullptr, LOWBIT_F32);
   }
-  return for_tokens(call,
-                    [&](const Call& some) { return multiply_tables(weight, quantize_activations, some); });
+  const bool digits =
+      quantize_activations && weight.bits <= call.kernels.max_digit_bits && weight.in_features > kFloatInputs;
+  return for_tokens(call, digits ? kMaxDigitTokens : kMaxTokens, [&](const Call& some) {
+    return multiply_tables(weight, quantize_activations, digits, some);
+  });
 }
 
 }  // namespace lowbit::codebook

@@ -9,7 +9,9 @@
 //   y = step (sum over chunks and lanes of q (2^(2 kDigitBits) D2 + 2^kDigitBits D1 + D0) - half sum of x)
 //
 // The table's error, half a step = 2^-(3 kDigitBits) of the row's largest entry, is below fp32 rounding of a
-// sum.
+// sum. Few tokens meet the digits as they are looked up; for many, those of some rows are stored first:
+//
+//   digits  uint8  [rows][chunks][8 j][3 digits][lanes][4]   beside codes [8 j][lanes][4] of a token
 //
 // Floats. Look-ups of fp32 entries and one fma per vector of inputs.
 //
@@ -23,6 +25,7 @@
 //   shift.. horizontal_sum(a)        of the lanes, in one fixed order
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -77,12 +80,25 @@ struct TablesKernel {
     }
   };
 
-  template <int kTokens>
-  static LOWBIT_INLINE void digits_block(const lowbit_codebook_scalar& weight, const DigitTables& tables,
-                                         const ChunkedCodes& x, const Sums& sums, int64_t n, int64_t m) {
-    const typename V::template Digits<kBits> digits = tables.digits;
-    const float step = tables.step;
-    const Row bits = row(weight, n);
+  // The digits of one row as they are looked up: for_each(chunk, use) calls use(j, digits).
+  struct LookedUp {
+    typename V::template Digits<kBits> digits;
+    Row bits;
+
+    template <class Use>
+    LOWBIT_INLINE void for_each(int64_t chunk, Use use) const {
+      I32 planes[kBits];
+      bits.load(chunk, planes);
+      for_each_code<V, kBits>(planes, [&](int j, I32 index) LOWBIT_LAMBDA_INLINE {
+        const I32 u[3] = {digits.look(0, index), digits.look(1, index), digits.look(2, index)};
+        use(j, u);
+      });
+    }
+  };
+
+  template <int kTokens, class Digits>
+  static LOWBIT_INLINE void digits_block(const Digits& digits, float step, const ChunkedCodes& x,
+                                         const Sums& sums, int64_t column, int64_t m) {
     const int64_t code_stride = x.chunks * kChunkInputs;
     const int64_t scale_stride = x.chunks * V::kLanes;
     const int8_t* codes = x.codes + m * code_stride;
@@ -92,14 +108,11 @@ struct TablesKernel {
     F32 total[kTokens];
     for (F32& t : total) t = V::fset1(0.0f);
     for (int64_t chunk = 0; chunk < x.chunks; ++chunk, codes += kChunkInputs, scales += V::kLanes) {
-      I32 planes[kBits];
-      bits.load(chunk, planes);
       I32 d[kTokens][3];
       for (auto& token : d) {
         for (I32& digit : token) digit = V::set1(0);
       }
-      for_each_code<V, kBits>(planes, [&](int j, I32 index) LOWBIT_LAMBDA_INLINE {
-        const I32 u[3] = {digits.look(0, index), digits.look(1, index), digits.look(2, index)};
+      digits.for_each(chunk, [&](int j, const I32* u) LOWBIT_LAMBDA_INLINE {
         for (int t = 0; t < kTokens; ++t) {
           const I32 a = V::load(codes + t * code_stride + j * kChunkBytes);
           for (int i = 0; i < 3; ++i) d[t][i] = V::byte_products(d[t][i], u[i], a);
@@ -114,7 +127,8 @@ struct TablesKernel {
     }
     constexpr float kHalf = FixedPoint<V::kDigitBits>::kHalf;
     for (int t = 0; t < kTokens; ++t) {
-      sums.data[(m + t) * sums.stride + n] = step * (V::horizontal_sum(total[t]) - kHalf * x.sums[m + t]);
+      sums.data[(m + t) * sums.stride + column] =
+          step * (V::horizontal_sum(total[t]) - kHalf * x.sums[m + t]);
     }
   }
 
@@ -122,7 +136,7 @@ struct TablesKernel {
   // and share the loads of x.
   template <int kRows, int kTokens>
   static void floats_block(const lowbit_codebook_scalar& weight, const ChunkedValues& x, const Sums& sums,
-                           int64_t n, int64_t m) {
+                           int64_t n, int64_t column, int64_t m) {
     typename V::template Entries<kBits> entries[kRows];
     Row bits[kRows];
     for (int r = 0; r < kRows; ++r) {
@@ -169,7 +183,7 @@ struct TablesKernel {
     }
     for (int r = 0; r < kRows; ++r) {
       for (int t = 0; t < kTokens; ++t) {
-        sums.data[(m + t) * sums.stride + n + r] = V::horizontal_sum(total[r][t]);
+        sums.data[(m + t) * sums.stride + column + r] = V::horizontal_sum(total[r][t]);
       }
     }
   }
@@ -184,40 +198,83 @@ struct TablesKernel {
     for (int64_t n = begin; n < end; ++n) {
       const DigitTables tables = next;
       if (n + 1 < end) next.build(weight, n + 1);
-      digits_block<kTokens>(weight, tables, x, sums, n, m);
+      digits_block<kTokens>(LookedUp{tables.digits, row(weight, n)}, tables.step, x, sums, n - begin, m);
     }
+  }
+
+  // Digits of one row that were stored.
+  struct Stored {
+    const uint8_t* digits;
+
+    template <class Use>
+    LOWBIT_INLINE void for_each(int64_t chunk, Use use) const {
+      const uint8_t* from = digits + 3 * chunk * kChunkInputs;
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j, from += 3 * kChunkBytes) {
+        const I32 u[3] = {V::load(from), V::load(from + kChunkBytes), V::load(from + 2 * kChunkBytes)};
+        use(j, u);
+      }
+    }
+  };
+
+  // Rows [begin, end), kStoredRows at most, for all tokens but the last few that fill no block.
+  template <int kTokens>
+  static LOWBIT_NOINLINE int64_t stored_rows(const lowbit_codebook_scalar& weight, const ChunkedCodes& x,
+                                             const Sums& sums, int64_t begin, int64_t end) {
+    const int64_t row_bytes = 3 * x.chunks * kChunkInputs;
+    float steps[kStoredRows];
+    for (int64_t n = begin; n < end; ++n) {
+      DigitTables tables;
+      tables.build(weight, n);
+      steps[n - begin] = tables.step;
+      const LookedUp row_digits{tables.digits, row(weight, n)};
+      uint8_t* to = x.stored_digits + (n - begin) * row_bytes;
+      for (int64_t chunk = 0; chunk < x.chunks; ++chunk, to += 3 * kChunkInputs) {
+        row_digits.for_each(chunk, [&](int j, const I32* u) LOWBIT_LAMBDA_INLINE {
+          for (int i = 0; i < 3; ++i) V::store(to + (3 * j + i) * kChunkBytes, u[i]);
+        });
+      }
+    }
+    // A block's codes stay in the first level cache, the digits come from the second.
+    int64_t m = 0;
+    for (; m + kTokens <= x.tokens; m += kTokens) {
+      for (int64_t r = 0; r < end - begin; ++r) {
+        digits_block<kTokens>(Stored{x.stored_digits + r * row_bytes}, steps[r], x, sums, r, m);
+      }
+    }
+    return m;
   }
 
   static void digits(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,
                      int64_t begin, int64_t end) {
-    // The planes of so many rows stay in the second level cache while block after block of tokens, whose
-    // codes stay in the first, runs over them.
-    constexpr int64_t kRunRows = 128;
-    for (int64_t first = begin; first < end; first += kRunRows) {
-      const int64_t last = first + kRunRows < end ? first + kRunRows : end;
-      int64_t m = 0;
-      for (; m + V::kTableTokens <= x.tokens; m += V::kTableTokens) {
-        digits_rows<V::kTableTokens>(weight, x, sums, first, last, m);
+    int64_t m = 0;
+    if (x.stored_digits != nullptr) {
+      for (int64_t n = begin; n < end; n += kStoredRows) {
+        const Sums from{sums.data + n - begin, sums.stride};
+        m = stored_rows<V::kTableTokens>(weight, x, from, n, std::min(n + kStoredRows, end));
       }
-      for (; m < x.tokens; ++m) digits_rows<1>(weight, x, sums, first, last, m);
     }
+    for (; m + V::kTableTokens <= x.tokens; m += V::kTableTokens) {
+      digits_rows<V::kTableTokens>(weight, x, sums, begin, end, m);
+    }
+    for (; m < x.tokens; ++m) digits_rows<1>(weight, x, sums, begin, end, m);
   }
 
   template <int kRows>
   static void floats_rows(const lowbit_codebook_scalar& weight, const ChunkedValues& x, const Sums& sums,
-                          int64_t n) {
+                          int64_t n, int64_t column) {
     int64_t m = 0;
     for (; m + V::kTableTokens <= x.tokens; m += V::kTableTokens) {
-      floats_block<kRows, V::kTableTokens>(weight, x, sums, n, m);
+      floats_block<kRows, V::kTableTokens>(weight, x, sums, n, column, m);
     }
-    for (; m < x.tokens; ++m) floats_block<kRows, 1>(weight, x, sums, n, m);
+    for (; m < x.tokens; ++m) floats_block<kRows, 1>(weight, x, sums, n, column, m);
   }
 
   static void floats(const lowbit_codebook_scalar& weight, const ChunkedValues& x, const Sums& sums,
                      int64_t begin, int64_t end) {
     int64_t n = begin;
-    for (; n + 4 <= end; n += 4) floats_rows<4>(weight, x, sums, n);
-    for (; n < end; ++n) floats_rows<1>(weight, x, sums, n);
+    for (; n + 4 <= end; n += 4) floats_rows<4>(weight, x, sums, n, n - begin);
+    for (; n < end; ++n) floats_rows<1>(weight, x, sums, n, n - begin);
   }
 };
 
