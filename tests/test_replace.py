@@ -356,6 +356,8 @@ def test_a_layer_cannot_be_replaced_inside_itself() -> None:
         ({"overrides": {"0": W6, "0*": OneBit()}}, ValueRangeError, "override without effect.*'0\\*'"),
         ({"overrides": {"0": "w4"}}, ValueRangeError, "not a scheme; found 'w4'"),
         ({"skip": ("*",)}, ValueRangeError, "no layer to convert"),
+        ({"skip": ("2.0", "hea")}, ValueRangeError, "skip pattern without effect.*found 'hea'"),
+        ({"skip": ("2",)}, ValueRangeError, "skip pattern without effect.*found '2'"),  # holds the layer
         ({"precision": "best"}, ValueRangeError, "unknown precision; found 'best'"),
         ({"backend": "gpu"}, BackendError, "backend names no backend; found 'gpu'"),
         ({"backend": "cuda"}, BackendError, "layer '0': backend 'cuda' cannot run"),

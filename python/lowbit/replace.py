@@ -30,13 +30,15 @@ CONVERTIBLE = "nn.Linear, transformers' Conv1D, nn.Embedding (or a subclass that
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _ERROR_CHUNK = 1 << 22  # weights compared at once, so that a large head needs no full-size temporaries
 
+_DEFAULT_SKIP = ("lm_head",)
+
 Progress = Callable[[int, int, str], None]
 
 
 def replace_linear(
     model: nn.Module,
     scheme: Scheme,
-    skip: Sequence[str] = ("lm_head",),
+    skip: Sequence[str] = _DEFAULT_SKIP,
     overrides: Mapping[str, Scheme] | None = None,
     precision: str | None = None,
     backend: str | None = None,
@@ -54,7 +56,7 @@ def replace_linear(
     Args:
         model: any module that contains `nn.Linear` or transformers' `Conv1D` layers.
         scheme: what to turn them into, e.g. `lowbit.BipolarInt(weight_bits=4, group_size=32)`.
-        skip: patterns of layers left as they are.
+        skip: patterns of layers left as they are; each must match one, but for the default.
         overrides: pattern -> scheme of the layers it matches, skipped ones included; the first match counts.
         precision: "fast", "high", "exact" for all layers; None: "fast" on CPUs, "high" on GPUs.
         backend: force one of "cuda", "triton", "cpu", "torch".
@@ -67,8 +69,8 @@ def replace_linear(
     Raises:
         UnsupportedLayerError: the model is itself a linear layer; it has fused expert weights that are not
             skipped; an override names a layer that cannot be packed.
-        ValueRangeError: bad arguments, weights that are not finite, an override without effect, nothing to
-            convert.
+        ValueRangeError: bad arguments, weights that are not finite, an override or a skip pattern without
+            effect, nothing to convert.
         DtypeError: a weight that is not float32, float16 or bfloat16.
         BackendError: the forced backend cannot run a layer.
 
@@ -140,6 +142,7 @@ def _make_plan(
     """Decides for every layer before anything is touched."""
     targets = find_targets(model)
     _check_overrides(model, targets, overrides)
+    _check_skip(model, targets, skip)
     skipped = {}
     for name, parameter in find_experts(model):
         pattern = first_match(skip, (name, name.rpartition(".")[0]))
@@ -223,6 +226,23 @@ def _check_overrides(model: nn.Module, targets: list[Target], overrides: Mapping
                 "override without effect: it matches no layer that can be packed, or an earlier one does",
                 found=repr(pattern) + (", of layers that are packed already" if already else ""),
                 allowed="a name or pattern of a linear layer",
+            )
+
+
+def _check_skip(model: nn.Module, targets: list[Target], skip: tuple[str, ...]) -> None:
+    """A pattern that matches nothing is a slip, and would pack what it was to protect."""
+    names = [name for target in targets for name in target.names]
+    for name, _ in find_experts(model):
+        names += [name, name.rpartition(".")[0]]
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, PackedModule):
+            names.append(name)
+    for pattern in skip:
+        if pattern not in _DEFAULT_SKIP and first_match((pattern,), names) is None:
+            raise ValueRangeError(
+                "skip pattern without effect: it matches no layer",
+                found=repr(pattern),
+                allowed="a name or pattern of a linear layer, as in 'model.vision.*' or '*_proj'",
             )
 
 

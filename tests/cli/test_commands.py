@@ -69,7 +69,7 @@ def test_inspect_a_checkpoint(run, run_json, packed_model):
     document = run_json("inspect", packed_model)
     layers = {layer["name"]: layer for layer in document["layers"]}
     up = layers["model.layers.0.mlp.up_proj"]
-    assert up["scheme"] == "bipolar_int:group_size=32"
+    assert up["scheme"] == "bipolar_int:weight_bits=4,group_size=32"
     assert up["shape"] == "96 x 64"
     assert up["bits_per_weight"] == 4.5
     assert up["bytes"] == 96 * 64 * 4.5 / 8
@@ -150,7 +150,7 @@ def test_bench_alternates_original_and_schemes(run_json, tiny_model, monkeypatch
     )
     original, packed = document["models"]
     assert document["baseline"] == original["model"] == str(tiny_model)
-    assert packed["model"] == "bipolar_int:group_size=32"
+    assert packed["model"] == "bipolar_int:weight_bits=4,group_size=32"
     for row in (original, packed):
         assert set(row) >= SPEED | {"bits_per_weight", "weight_bytes", "memory", "times_faster"}
         assert len(row["ms_per_token_rounds"]) == 2

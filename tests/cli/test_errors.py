@@ -120,15 +120,15 @@ def test_eval_of_missing_and_short_texts(run, tiny_model, tmp_path):
 def test_inspect_of_damaged_files(run, tiny_model, tmp_path):
     whole = (tiny_model / "model.safetensors").read_bytes()
     damaged = tmp_path / "damaged.safetensors"
-    for content, complaint in (
-        (b"", "not a whole safetensors file"),
-        (struct.pack("<Q", 1 << 60) + b"{}", "not a whole safetensors file"),
-        (struct.pack("<Q", 8) + b"nonsense", "not a whole safetensors file"),
-        (whole[:-100], "truncated"),
-        (whole + b"more", "truncated or damaged"),
+    for content in (
+        b"",
+        struct.pack("<Q", 1 << 60) + b"{}",
+        struct.pack("<Q", 8) + b"nonsense",
+        whole[:-100],
+        whole + b"more",
     ):
         damaged.write_bytes(content)
-        fails(run("inspect", damaged), 1, complaint)
+        fails(run("inspect", damaged), 1, "damaged.safetensors' is truncated or corrupt")
     fails(run("inspect", tmp_path / "none"), 1, "nothing to inspect")
     damaged.write_bytes(struct.pack("<Q", 2) + b"{}")
     fails(run("inspect", damaged), 1, "no tensors")
@@ -139,7 +139,7 @@ def test_inspect_of_an_unknown_format_version(run, packed_model, tmp_path):
     config["quantization_config"]["format_version"] = 99
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes((packed_model / "model.safetensors").read_bytes())
-    fails(run("inspect", tmp_path), 1, "format_version", "99")
+    fails(run("inspect", tmp_path), 1, "config.json", "format_version", "99")
 
 
 def test_debug_shows_the_traceback(run, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from lowbit.errors import BackendError, DtypeError, ShapeError, UnsupportedLayerError, ValueRangeError
 from lowbit.formats import packed_from_tensors
 from lowbit.modules import CodebookLinear, PlanesLinear, QuantizedLinear, SignsLinear, make_linear
-from lowbit.schemes import BipolarInt, GroupedSigns, OneBit, Scheme
+from lowbit.schemes import BipolarInt, GroupedSigns, OneBit, ScalarCodebook, Scheme
 from torch import Tensor, nn
 
 
@@ -107,9 +107,19 @@ def test_active_bits_reads_the_first_planes(backend: str, x: Tensor) -> None:
     torch.testing.assert_close(layer(x), packed.linear(x, active_bits=2), rtol=1e-4, atol=1e-4)
     layer.active_bits = None
     assert torch.equal(layer(x), full)
-    for wrong in (0, 5):
-        with pytest.raises(ValueRangeError, match=rf"active_bits; found {wrong}; allowed 1..4"):
-            layer.active_bits = wrong
+    for wrong in (0, 5, 2.0, "2", True):
+        message = rf"active_bits; found {wrong!r}; allowed an integer 1\.\.4"
+        with pytest.raises(ValueRangeError, match=message):
+            layer.active_bits = wrong  # type: ignore[assignment]
+    assert layer.active_bits == 4
+
+
+@pytest.mark.parametrize("scheme", [ScalarCodebook(bits=3), OneBit()])
+def test_active_bits_of_what_is_not_nested(scheme: Scheme) -> None:
+    layer = make_linear(scheme.quantize(torch.randn(8, 32)), name="head")
+    with pytest.raises(ValueRangeError, match=r"layer 'head': active_bits of a .* only planes are nested"):
+        layer.active_bits = 2
+    assert not hasattr(layer, "active_bits")
 
 
 def test_activation_bits_come_from_the_scheme_and_can_change(backend: str, x: Tensor) -> None:
@@ -122,8 +132,9 @@ def test_activation_bits_come_from_the_scheme_and_can_change(backend: str, x: Te
     assert not torch.equal(layer(x), coarse)
     layer.activation_bits = None
     assert torch.equal(layer(x), coarse)
-    with pytest.raises(ValueRangeError, match="activation_bits; found 9"):
-        layer.activation_bits = 9
+    for wrong in (9, -1, 2.0, False):
+        with pytest.raises(ValueRangeError, match=f"activation_bits; found {wrong}"):
+            layer.activation_bits = wrong  # type: ignore[assignment]
 
 
 def test_bias_none_and_the_caller_s_parameter() -> None:

@@ -194,11 +194,18 @@ class _Loader:
     def _float(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.dtype) if self.cast and tensor.is_floating_point() else tensor
 
+    def _read_dense(self, name: str) -> Tensor:
+        """A tensor that is not packed; infinite values are legitimate there, as in masks."""
+        tensor = self.file.read(name)
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            raise self.file.error(name, "NaN", f"{int(tensor.isnan().sum())} values", "none")
+        return tensor
+
     def _bias(self, name: str) -> nn.Parameter | None:
         if not self._has_bias(name):
             return None
         old = self.targets[name].module.get_parameter("bias")
-        return nn.Parameter(self._float(self.file.read(f"{name}.bias")), requires_grad=old.requires_grad)
+        return nn.Parameter(self._float(self._read_dense(f"{name}.bias")), requires_grad=old.requires_grad)
 
     def _build(self, name: str) -> PackedModule:
         metadata = self.config.layers[name]
@@ -239,7 +246,7 @@ class _Loader:
         return scale
 
     def _read_slot(self, slot: _Slot) -> Tensor:
-        tensor = self._float(self.file.read(self._stored_name(slot)))
+        tensor = self._float(self._read_dense(self._stored_name(slot)))
         if isinstance(slot.tensor, nn.Parameter):
             return nn.Parameter(tensor, requires_grad=slot.tensor.requires_grad)
         return tensor

@@ -14,20 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lowbit.checkpoint.atomic import write_directory
+from lowbit.checkpoint.schemes import implied_scheme
 from lowbit.checkpoint.settings import CONFIG, WEIGHTS, read_quantization, read_settings
 from lowbit.errors import CheckpointError
 from lowbit.formats import QuantizationConfig
 from lowbit.modules import PackedModule, TiedEmbedding
-from lowbit.schemes import (
-    BinaryMoS,
-    BipolarInt,
-    ChannelCodebook,
-    GroupedSigns,
-    OneBit,
-    ScalarCodebook,
-    Scheme,
-    VectorCodebook,
-)
 from lowbit.targets import find_targets, scheme_of
 
 TOKENIZER_FILES = (
@@ -110,7 +101,7 @@ def _describe(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "the model has no packed layers to save", allowed="a model after replace_linear"
         )
 
-    schemes = {name: module.scheme or _implied_scheme(module) for name, module in modules.items()}
+    schemes = {name: module.scheme or implied_scheme(module.metadata) for name, module in modules.items()}
     common = Counter(schemes.values()).most_common(1)[0][0]
     overrides = {name: scheme for name, scheme in schemes.items() if scheme != common}
     read = QuantizationConfig(common, overrides=overrides)
@@ -163,34 +154,6 @@ def _check_has_data(tensor: object, name: str) -> None:
         raise CheckpointError(
             "nothing to save", layer=name, found="a tensor on the meta device", allowed="a tensor with data"
         )
-
-
-def _implied_scheme(module: PackedModule) -> Scheme:
-    """The scheme of a weight that came packed, from its metadata."""
-    read = module.metadata
-    dtype = str(read["scale_dtype"])
-
-    def number(name: str) -> int:
-        return int(read[name])
-
-    if module.kind == "planes":
-        return BipolarInt(
-            number("bits"),
-            group_size=number("group_size"),
-            asymmetric=bool(number("asymmetric")),
-            scale_dtype=dtype,
-        )
-    if module.kind == "codebook_channel":
-        return ChannelCodebook(number("clusters"), number("rank"), number("axis"), scale_dtype=dtype)
-    if module.kind == "codebook_scalar":
-        return ScalarCodebook(number("bits"), scale_dtype=dtype)
-    if module.kind == "codebook_vector":
-        return VectorCodebook(number("codebooks"), number("vector_size"), scale_dtype=dtype)
-    if number("experts") == 0:
-        return GroupedSigns(number("group_size"), scale_dtype=dtype)
-    if number("experts") == 1:
-        return OneBit(scale_dtype=dtype)
-    return BinaryMoS(number("experts"), scale_dtype=dtype)
 
 
 def _check_replaceable(path: Path) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from lowbit.checkpoint.schemes import check_scheme
 from lowbit.errors import CheckpointError, FormatError
 from lowbit.formats import QuantizationConfig, format_of
+from lowbit.targets import scheme_of
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -59,6 +61,7 @@ def read_quantization(path: Path, settings: Mapping[str, Any]) -> QuantizationCo
         config = QuantizationConfig.from_dict(section)
         for name, metadata in config.layers.items():
             format_of(metadata, name).expected(metadata, name)
+            check_scheme(scheme_of(config, name), metadata, name)
     except FormatError as error:
         raise CheckpointError(f"'{path / CONFIG}': {error}") from error
     if not config.layers:

@@ -14,7 +14,7 @@ import typer
 from lowbit.cli.output import JsonOption, print_json, print_line, print_table
 from lowbit.cli.schemes import scheme_label
 from lowbit.errors import CheckpointError
-from lowbit.models import read_config
+from lowbit.models import read_config, source_kind
 from lowbit.report import size
 
 _MAX_HEADER = 100 * 1024**2  # of a safetensors file, by its own specification
@@ -72,8 +72,8 @@ def inspect_checkpoint(path: Path) -> list[Layer]:
     """The modules of a checkpoint in the order of their names.
 
     Raises:
-        CheckpointError: no safetensors files, a damaged header, or an unreadable configuration.
-        FormatError: the configuration is one lowbit does not know.
+        CheckpointError: no safetensors files, a damaged header, or a configuration that cannot be read or
+            that lowbit does not know.
     """
     directory, files = (path.parent, [path]) if path.is_file() else (path, sorted(path.glob("*.safetensors")))
     if not files or any(file.suffix != ".safetensors" for file in files):
@@ -98,15 +98,12 @@ def _natural_order(name: str) -> list[tuple[int, str]]:
 
 def _packed_layers(directory: Path) -> dict[str, tuple[Mapping[str, int | str], str]]:
     """Metadata and scheme of every packed layer config.json lists; empty without a lowbit configuration."""
-    from lowbit.formats import QuantizationConfig
+    from lowbit.checkpoint.settings import read_quantization
     from lowbit.targets import scheme_of
 
-    if not (directory / "config.json").is_file():
+    if not (directory / "config.json").is_file() or source_kind(directory) != "lowbit":
         return {}
-    section = read_config(directory).get("quantization_config") or {}
-    if section.get("quant_method") != "lowbit":
-        return {}
-    config = QuantizationConfig.from_dict(section)
+    config = read_quantization(directory, read_config(directory))
     return {
         name: (metadata, scheme_label(scheme_of(config, name))) for name, metadata in config.layers.items()
     }
@@ -144,9 +141,9 @@ def _header(path: Path) -> dict[str, Mapping[str, Any]]:
         tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
         needed = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
     except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"'{path}' is not a whole safetensors file: {error}") from error
+        raise CheckpointError(f"'{path}' is truncated or corrupt: {error}") from error
     if size != needed:
         raise CheckpointError(
-            f"'{path}' is truncated or damaged", found=f"{size} bytes", allowed=f"{needed} bytes"
+            f"'{path}' is truncated or corrupt", found=f"{size} bytes", allowed=f"{needed} bytes"
         )
     return tensors

@@ -67,11 +67,13 @@ def parse_override(text: str) -> tuple[str, Scheme]:
 
 
 def scheme_label(scheme: Scheme) -> str:
-    """Specification of a scheme with only the fields that differ from their defaults."""
+    """Specification of a scheme: its width, and the other fields that differ from their defaults."""
     default = type(scheme)()
     names = [field.name for field in dataclasses.fields(scheme)]
     changed = [
-        f"{name}={getattr(scheme, name)}" for name in names if getattr(scheme, name) != getattr(default, name)
+        f"{name}={getattr(scheme, name)}"
+        for name in names
+        if name == _BITS_FIELDS.get(scheme.name) or getattr(scheme, name) != getattr(default, name)
     ]
     return scheme.name + (":" + ",".join(changed) if changed else "")
 

@@ -74,6 +74,20 @@ class QuantizedLinear(PackedModule):
             )
         self._precision = value
 
+    @property
+    def active_bits(self) -> int:
+        """Planes read per product; of `PlanesLinear` alone."""
+        raise AttributeError(f"'{type(self).__name__}' has no active_bits; only planes are nested")
+
+    @active_bits.setter
+    def active_bits(self, value: int | None) -> None:
+        raise ValueRangeError(
+            f"active_bits of a {self.kind} weight",
+            layer=self.layer_name,
+            found=repr(value),
+            allowed="nothing; only planes are nested",
+        )
+
     def sharing_weight(self, bias: Tensor | None, name: str | None = None) -> QuantizedLinear:
         """A layer with a bias of its own around the same packed tensors (in memory once, until moved)."""
         twin = copy.copy(self)
@@ -171,10 +185,7 @@ class PlanesLinear(QuantizedLinear):
 
     @active_bits.setter
     def active_bits(self, value: int | None) -> None:
-        if value is not None and not 1 <= value <= self.bits:
-            raise ValueRangeError(
-                "unsupported active_bits", layer=self.layer_name, found=value, allowed=f"1..{self.bits}"
-            )
+        self._check_bits("active_bits", value, 1, self.bits)
         self._active_bits = value
         if value is not None and value < self.bits and not self._any_bits:
             self._any_bits = True
@@ -190,11 +201,18 @@ class PlanesLinear(QuantizedLinear):
 
     @activation_bits.setter
     def activation_bits(self, value: int | None) -> None:
-        if value is not None and not 0 <= value <= 8:
-            raise ValueRangeError(
-                "unsupported activation_bits", layer=self.layer_name, found=value, allowed="0..8"
-            )
+        self._check_bits("activation_bits", value, 0, 8)
         self._activation_bits = value
+
+    def _check_bits(self, name: str, value: object, least: int, most: int) -> None:
+        # A bool is an int to Python; a float may be one in value, but no operator takes it.
+        if value is not None and (type(value) is not int or not least <= value <= most):
+            raise ValueRangeError(
+                f"unsupported {name}",
+                layer=self.layer_name,
+                found=repr(value),
+                allowed=f"an integer {least}..{most}",
+            )
 
     def _numbers(self) -> tuple[Any, ...]:
         shape = (self.in_features, self.out_features, self.group_size)
