@@ -22,12 +22,19 @@ _DRIFT = 1.10
 
 @dataclass(frozen=True)
 class Claim:
-    """A figure and the bound it should keep; ``measured`` is None where the run lacks one of its sides."""
+    """A figure and the bound it should keep.
+
+    Attributes:
+        measured: None where the run lacks one of its sides.
+        by_reading: what a kernel would have that takes as long as the best read loop over its tensors; None
+            where no loop ran.
+    """
 
     text: str
     measured: Interval | None
     at_least: float | None = None
     at_most: float | None = None
+    by_reading: Interval | None = None
 
     @property
     def met(self) -> bool:
@@ -47,7 +54,8 @@ class Claim:
         return f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
 
     def __str__(self) -> str:
-        return f"{self.verdict:12} {self.text}: {self.measured or '-'} (wanted {self.wanted})"
+        limit = f"; by reading alone {self.by_reading.value:.3g}" if self.by_reading else ""
+        return f"{self.verdict:12} {self.text}: {self.measured or '-'} (wanted {self.wanted}{limit})"
 
 
 def claims(runs: Sequence[Run]) -> list[Claim]:
@@ -159,8 +167,12 @@ def _no_cliff(runs: Sequence[Run]) -> Iterator[Claim]:
 
 def _faster(run: Run, at: str) -> Callable[[str, str, float], Claim]:
     def claim(kernel: str, rival: str, wanted: float) -> Claim:
+        read = run.best_read(kernel)
         return Claim(
-            f"{kernel}, {at}: times faster than {rival}", run.times_faster(kernel, rival), at_least=wanted
+            f"{kernel}, {at}: times faster than {rival}",
+            run.times_faster(kernel, rival),
+            at_least=wanted,
+            by_reading=None if read is None else run.times_faster(read.name, rival),
         )
 
     return claim

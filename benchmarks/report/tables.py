@@ -79,8 +79,13 @@ def read_table(runs: Sequence[Run]) -> Table:
 
 
 def target_table(claims: Sequence[Claim]) -> Table:
-    rows = [[claim.text, str(claim.measured or ""), claim.wanted, claim.verdict] for claim in claims]
-    return Table("Targets", ("claim", "measured [95 % interval]", "wanted", "verdict"), rows)
+    rows = [
+        [claim.text, str(claim.measured or ""), claim.wanted, str(claim.by_reading or ""), claim.verdict]
+        for claim in claims
+    ]
+    return Table(
+        "Targets", ("claim", "measured [95 % interval]", "wanted", "by reading alone", "verdict"), rows
+    )
 
 
 def _ratio(interval: Interval | None) -> str:

@@ -50,6 +50,14 @@ def test_ratios_point_the_right_way():
     assert not find(found, "BinaryMoS, ", "torch bf16").met
 
 
+def test_what_reading_alone_would_have_is_said():
+    lines = {"BinaryMoS": 60.0, "OneBit": 60.0, "BinaryMoS: fast": 40.0, "llama.cpp Q1_0": 300.0}
+    found = claims([run(**lines)])
+    assert find(found, "BinaryMoS, ", "llama.cpp Q1_0").by_reading.value == 7.5
+    assert "by reading alone 7.5)" in str(find(found, "BinaryMoS, ", "llama.cpp Q1_0"))
+    assert find(found, "OneBit, ", "llama.cpp Q1_0").by_reading is None  # no loop over its tensors
+
+
 @pytest.mark.parametrize(("time", "met"), [(66.0, True), (67.0, False)])
 def test_the_floor_is_the_best_read_loop(time, met):
     lines = {"BinaryMoS": time, "OneBit": 60.0, "BinaryMoS: slow": 90.0, "BinaryMoS: fast": 60.0}
