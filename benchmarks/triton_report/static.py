@@ -29,11 +29,8 @@ def launches(target: Target) -> dict[str, Launch]:
 
 
 def names(target: Target) -> list[str]:
-    """What is compiled for it: everything, but on a GPU too old for the backend one launch of each kernel."""
-    found = launches(target)
-    if target is not TOO_OLD:
-        return list(found)
-    return list({launch.kernel: name for name, launch in reversed(found.items())}.values())[::-1]
+    """What is compiled for it."""
+    return list(launches(target))
 
 
 def compile_one(name: str, target: str) -> Entry:

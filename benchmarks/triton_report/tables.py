@@ -16,7 +16,9 @@ CUDA = {
     "signs, BinaryMoS, high, 1 tokens": "bits one, whole rows, 8 columns",
     "signs, BinaryMoS, high, 4 tokens": "bits one, whole rows, 8 columns",
     "signs, BinaryMoS, high, 8 tokens": "bits one, whole rows, 16 columns",
-    "signs, BinaryMoS, fast, 16 tokens": "bits one, whole rows, 16 columns",
+    "signs, BinaryMoS, fast, 1 tokens": "bits one, scales by 128, 8 columns",
+    "signs, BinaryMoS, fast, 8 tokens": "bits one, scales by 128, 8 columns",
+    "signs, BinaryMoS, fast, 16 tokens": "bits one, scales by 128, 16 columns",
     "signs, g128, high, 4 tokens": "bits one, scales by 128, 8 columns",
     "signs, g128, high, 8 tokens": "bits one, scales by 128, 16 columns",
     "planes, W4 g128, high, 1 tokens": "bits four, scales by 128, 8 columns",
@@ -32,6 +34,8 @@ MANY = "many tokens"
 def document(entries: Sequence[Entry], cuda: Sequence[dict[str, Any]]) -> str:
     of = {(item.launch, item.target): item for item in entries}
     everything = [*SHIPPED, AMD.name]
+    old = [of[name, TOO_OLD.name] for name in names(TOO_OLD)]
+    compiled = [item for item in old if not item.refused]
     return (
         "\n\n".join(
             [
@@ -53,10 +57,13 @@ def document(entries: Sequence[Entry], cuda: Sequence[dict[str, Any]]) -> str:
                 "memory of a block on sm_90, in bytes.",
                 markdown_table(("kernel", *everything, "shared"), list(_resources(of, everything))),
                 f"## {TOO_OLD.name}",
-                "For information: the backend takes 8.0 and newer. One launch of each kernel, and what "
-                "became of it. Triton has no integer products on tensor cores for it.",
+                "For information: the backend takes 8.0 and newer. Registers, with spilled bytes in "
+                "brackets, shared memory in bytes, and thread instructions per weight. "
+                f"{len(old) - len(compiled)} of {len(old)} launches are refused, as Triton's pass "
+                "TritonGPUAccelerateMatmul fails on products of int8 for this target: "
+                f"{', '.join(item.launch for item in old if item.refused)}.",
                 markdown_table(
-                    ("kernel", "registers"), [_too_old(of[name, TOO_OLD.name]) for name in names(TOO_OLD)]
+                    ("kernel", "registers", "shared", "per weight"), [_too_old(item) for item in compiled]
                 ),
             ]
         )
@@ -90,8 +97,8 @@ def _resources(of: dict[tuple[str, str], Entry], targets: Sequence[str]) -> Any:
         yield (name, *("" if cell is None else _registers(cell) for cell in cells), of[name, "sm_90"].shared)
 
 
-def _too_old(item: Entry) -> tuple[str, str]:
-    return item.launch, f"refused: {item.refused}" if item.refused else _registers(item)
+def _too_old(item: Entry) -> tuple[Any, ...]:
+    return item.launch, _registers(item), item.shared, _number(item.per_weight)
 
 
 def _registers(item: Entry) -> str:
