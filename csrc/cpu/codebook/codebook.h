@@ -104,7 +104,9 @@ struct CodebookKernels {
   int32_t (*digit_lanes)(int64_t in_features, int32_t bits);
   void (*tables_digits)(const lowbit_codebook_scalar& weight, const ChunkedCodes& x, const Sums& sums,
                         int64_t begin, int64_t end);
-  // With fp32 activations, any number of bits.
+  // With fp32 activations, any number of bits. From `expanded_bits` on picking entries for every few of many
+  // tokens takes longer than expanding rows for all of them.
+  int32_t expanded_bits;
   void (*tables_floats)(const lowbit_codebook_scalar& weight, const ChunkedValues& x, const Sums& sums,
                         int64_t begin, int64_t end);
 

@@ -12,6 +12,7 @@ struct Vectors : isa::Scalar {
   static constexpr int kDigitBits = 8;
   static constexpr int kMaxDigitBits = 8;
   static constexpr int kTableTokens = 4;
+  static constexpr int kExpandedBits = 9;  // never: an entry costs the same either way
 
   static I32 select(I32 mask, I32 a, I32 b) { return (a & mask) | (b & ~mask); }
 

@@ -13,15 +13,15 @@ constexpr int64_t kLine = 16;  // values of a cache line
 // Inputs whose products are added up in fp32; rounding in sums of more would leave the bound of `exact`.
 constexpr int64_t kSegment = 1 << 14;
 
-// Tokens [first, first + count) of x as a panel [inputs][width], padded with tokens of 0, by way of `rows`
+// Tokens [first, first + count) as a panel [inputs][width], padded with tokens of 0, by way of `rows`
 // [width][stride].
-void load_panel(const Call& call, int64_t first, int64_t count, int64_t width, float* rows, int64_t stride,
-                float* panel) {
-  for (int64_t t = 0; t < count; ++t) load_token(call, first + t, rows + t * stride);
+void load_panel(LoadToken load, int thread, int64_t inputs, int64_t first, int64_t count, int64_t width,
+                float* rows, int64_t stride, float* panel) {
+  for (int64_t t = 0; t < count; ++t) load(first + t, thread, rows + t * stride);
   std::fill(rows + count * stride, rows + width * stride, 0.0f);
   // By cache lines of rows: those of the panel that they land in stay in the first level cache.
-  for (int64_t k = 0; k < call.x.cols; k += kLine) {
-    const int64_t last = std::min(k + kLine, call.x.cols);
+  for (int64_t k = 0; k < inputs; k += kLine) {
+    const int64_t last = std::min(k + kLine, inputs);
     for (int64_t t = 0; t < width; ++t) {
       for (int64_t i = k; i < last; ++i) panel[i * width + t] = rows[t * stride + i];
     }
@@ -30,7 +30,7 @@ void load_panel(const Call& call, int64_t first, int64_t count, int64_t width, f
 
 }  // namespace
 
-lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* scales,
+lowbit_status expanded_linear(const Call& call, LoadToken load, ExpandRows expand, const void* scales,
                               lowbit_dtype scales_dtype) {
   thread_local Scratch scratch;
   const int64_t inputs = call.x.cols, outputs = call.y.cols, width = call.kernels.panel_tokens;
@@ -57,8 +57,8 @@ lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* s
     parallel_for(panels, loaders, [&](int64_t begin, int64_t end, int thread) {
       float* const rows = at<float>(base, rows_at) + thread * width * stride;
       for (int64_t p = begin; p < end; ++p) {
-        load_panel(call, m + p * width, std::min(width, tokens - p * width), width, rows, stride,
-                   x + p * width * inputs);
+        load_panel(load, thread, inputs, m + p * width, std::min(width, tokens - p * width), width, rows,
+                   stride, x + p * width * inputs);
       }
     });
     balanced_for(tiles, threads, 1, [&](Pieces& pieces, int thread) {

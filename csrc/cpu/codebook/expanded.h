@@ -21,9 +21,12 @@ using ExpandRows = FunctionRef<void(int64_t row, int64_t count, float* weight, i
 // What the widest kernel takes at a time; narrow layers must do for many threads.
 constexpr int64_t kExpandedRows = 12;
 
+// load(m, thread, values): token m in fp32 [padded(K)], padding 0, by one of get_num_threads() threads.
+using LoadToken = FunctionRef<void(int64_t m, int thread, float* values)>;
+
 // y = (x expandedᵀ) * scales + bias for call.x.cols inputs; null scales are left out. Fails only when memory
 // is short.
-lowbit_status expanded_linear(const Call& call, ExpandRows expand, const void* scales,
+lowbit_status expanded_linear(const Call& call, LoadToken load, ExpandRows expand, const void* scales,
                               lowbit_dtype scales_dtype);
 
 }  // namespace lowbit::codebook

@@ -34,6 +34,7 @@ constexpr CodebookKernels kernel_table() {
       .max_digit_bits = V::kMaxDigitBits,
       .digit_lanes = digit_lanes<V>,
       .tables_digits = tables_digits<V>,
+      .expanded_bits = V::kExpandedBits,
       .tables_floats = tables_floats<V>,
       .vector_products = vector_products<V>,
       .vector_sums = vector_sums<V>,

@@ -64,6 +64,17 @@ void chunk_values(const float* values, int64_t blocks, int64_t lanes, float* out
   }
 }
 
+// Values become what codes and scales say of them.
+void round_values(const CodeFormat& format, int64_t blocks, const Workspace& work, float* values) {
+  for (int64_t b = 0; b < blocks; ++b) {
+    const float scale = work.scales[b / format.x_group_blocks];
+    for (int k = 0; k < kBlock; ++k) {
+      const int j = k % 8, t = k / 8;
+      values[b * kBlock + k] = scale * static_cast<float>(work.codes[b * kBlock + 4 * j + t]);
+    }
+  }
+}
+
 void prepare(const Call& call, int64_t m, bool quantize, int64_t chunks, int64_t lanes, const Workspace& work,
              const Token& out) {
   const int64_t blocks = padded(call.x.cols) / kBlock;
@@ -83,15 +94,7 @@ void prepare(const Call& call, int64_t m, bool quantize, int64_t chunks, int64_t
       }
       *out.sum = sum;
     }
-    if (out.values != nullptr || out.chunked_values != nullptr) {
-      for (int64_t b = 0; b < blocks; ++b) {
-        const float scale = work.scales[b / format.x_group_blocks];
-        for (int k = 0; k < kBlock; ++k) {
-          const int j = k % 8, t = k / 8;
-          values[b * kBlock + k] = scale * static_cast<float>(work.codes[b * kBlock + 4 * j + t]);
-        }
-      }
-    }
+    if (out.values != nullptr || out.chunked_values != nullptr) round_values(format, blocks, work, values);
   }
   if (out.chunked_values != nullptr) {
     std::fill(out.chunked_values, out.chunked_values + chunks * lanes * kBlock, 0.0f);
@@ -215,20 +218,43 @@ void expand_row(const lowbit_codebook_scalar& weight, int64_t n, float* expanded
   }
 }
 
-// From so many bits on picking entries for every few tokens takes longer than expanding rows for all of them.
-constexpr int32_t kExpandedBits = 6;
+lowbit_status multiply_expanded(const lowbit_codebook_scalar& weight, bool quantize_activations,
+                                const Call& call) {
+  thread_local Scratch scratch;
+  const int64_t inputs = padded(weight.in_features), blocks = inputs / kBlock;
+  const int64_t threads = get_num_threads();
+  ScratchLayout layout;
+  const size_t codes_at = layout.add<int8_t>(threads * inputs);
+  const size_t sums_at = layout.add<int32_t>(threads * blocks);
+  const size_t scales_at = layout.add<float>(threads * blocks);
+  std::byte* const base = scratch.reserve(layout.size());
+  if (base == nullptr) return out_of_memory(call, layout.size());
+
+  const auto load = [&](int64_t m, int thread, float* values) {
+    load_token(call, m, values);
+    if (!quantize_activations) return;
+    const CodeFormat format = code_format(LOWBIT_FAST, 0, call.x.cols);
+    const Workspace work{nullptr, at<int8_t>(base, codes_at) + thread * inputs,
+                         at<int32_t>(base, sums_at) + thread * blocks,
+                         at<float>(base, scales_at) + thread * blocks};
+    call.activations.quantize(values, format, work.codes, work.sums, work.scales);
+    round_values(format, blocks, work, values);
+  };
+  const auto expand = [&](int64_t row, int64_t count, float* expanded, int64_t stride) {
+    for (int64_t i = 0; i < count; ++i) expand_row(weight, row + i, expanded + i * stride);
+  };
+  return expanded_linear(call, load, expand, nullptr, LOWBIT_F32);
+}
 
 }  // namespace
 
 lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_activations,
                             const Call& call) {
-  if (!quantize_activations && weight.bits >= kExpandedBits && call.x.rows >= kExpandedTokens &&
-      call.kernels.lanes > 1) {
-    const auto expand = [&](int64_t row, int64_t count, float* expanded, int64_t stride) {
-      for (int64_t i = 0; i < count; ++i) expand_row(weight, row + i, expanded + i * stride);
-    };
-    return expanded_linear(call, expand, nullptr, LOWBIT_F32);
-  }
+  const CodebookKernels& kernels = call.kernels;
+  // What has digits keeps its sums: they are those of few tokens.
+  const bool expands =
+      quantize_activations ? weight.bits > kernels.max_digit_bits : weight.bits >= kernels.expanded_bits;
+  if (expands && call.x.rows >= kExpandedTokens) return multiply_expanded(weight, quantize_activations, call);
   const bool digits =
       quantize_activations && weight.bits <= call.kernels.max_digit_bits && weight.in_features > kFloatInputs;
   return for_tokens(call, digits ? kMaxDigitTokens : kMaxTokens, [&](const Call& some) {

@@ -16,7 +16,7 @@
 // Floats. Look-ups of fp32 entries and one fma per vector of inputs.
 //
 // A traits class of this kernel extends the instruction set's traits (cpu/isa/inline.h) by
-//   kDigitBits, kMaxDigitBits, kTableTokens (that share look-ups)
+//   kDigitBits, kMaxDigitBits, kTableTokens (that share look-ups), kExpandedBits
 //   select(mask, a, b)       bit by bit, a where the mask is 1
 //   load_part(p, n)          the first n bytes of a vector, the rest 0
 //   Digits<B>                three look-up tables, with build(row, dtype) -> step and look(digit, index)

@@ -144,7 +144,8 @@ lowbit_status multiply_expanded(const lowbit_codebook_vector& weight, const Call
       }
     }
   };
-  return expanded_linear(call, expand, weight.out_scales, weight.dtype);
+  const auto load = [&](int64_t m, int, float* values) { load_token(call, m, values); };
+  return expanded_linear(call, load, expand, weight.out_scales, weight.dtype);
 }
 
 }  // namespace lowbit::codebook

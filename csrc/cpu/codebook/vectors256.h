@@ -17,6 +17,7 @@ struct Vectors256 : Base {
   static constexpr int kDigitBits = kDigitWidth;
   static constexpr int kMaxDigitBits = 4;  // 16 bytes: the table of one vpshufb
   static constexpr int kTableTokens = 2;
+  static constexpr int kExpandedBits = 1;  // 35 G/s at 3 bits, 21 at 4, 12 at 5; expanded 51
 
   static LOWBIT_INLINE I32 select(I32 mask, I32 a, I32 b) {
     return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b));
