@@ -10,12 +10,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests.interpreter import call_with_room, patch_language_once
+from tests.interpreter import call_with_room, fuse_multiply_add_once, patch_language_once
 
 # Without a GPU Triton interprets its kernels. It reads this when it is imported, which torch does only later.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
     patch_language_once()
+    fuse_multiply_add_once()
 
 # No deadlines: time says nothing about correctness. Derandomised: a run can be repeated.
 settings.register_profile(

@@ -28,6 +28,20 @@ def patch_language_once() -> None:
     interpreter._patch_lang = patch_what_is_not
 
 
+def fuse_multiply_add_once() -> None:
+    """`tl.fma` rounds once, as on a GPU; float64 holds the product of two float32."""
+    try:
+        from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+    except Exception:  # see above
+        return
+
+    def create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:
+        exact = x.data.astype("float64") * y.data + z.data
+        return TensorHandle(exact.astype(z.data.dtype), z.dtype.scalar)
+
+    InterpreterBuilder.create_fma = create_fma
+
+
 def call_with_room(function: Callable[..., Any], **arguments: Any) -> Any:
     """function(**arguments), with 100 KB for the frames of what it calls.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import Executor
 from dataclasses import replace
 from itertools import product
@@ -15,7 +16,7 @@ from cuda_report.disassembly import Function, Instruction
 from cuda_report.loops import loops
 from triton_report import static
 from triton_report.__main__ import RESULTS
-from triton_report.compiling import Entry
+from triton_report.compiling import Entry, compile_launch
 
 # Each form of a hot loop, with each kind of instruction that multiplies matrices.
 TARGETS = ("sm_80", "sm_90", "sm_100")
@@ -54,6 +55,21 @@ def test_the_report_is_complete_and_clean(committed: list[Entry]) -> None:
     wanted = {(name, target.name) for target in static.TARGETS.values() for name in static.names(target)}
     assert {(item.launch, item.target) for item in committed} == wanted
     assert static.regressions(committed, committed) == KNOWN
+
+
+def _code(target: str, kind: str) -> str:
+    chosen = static.TARGETS[target]
+    launch = static.launches(chosen)["signs, BinaryMoS, fast, 8 tokens"]
+    return str(compile_launch(launch, chosen).asm[kind])
+
+
+def test_subnormal_floats_are_kept(compilers: Executor) -> None:
+    """Sums of whole rows in `fast` are read as such."""
+    ptx, amd = compilers.map(_code, ("sm_90", "gfx942"), ("ptx", "amdgcn"))
+    assert "fma.rn.f32" in ptx
+    assert ".ftz" not in ptx
+    (kept,) = re.findall(r"float_denorm_mode_32 (\d)", amd)
+    assert kept == "3"  # in and out
 
 
 def test_regressions_are_found(committed: list[Entry]) -> None:

@@ -129,6 +129,24 @@ def test_a_group_size_without_groups():
     cases.check(layer, x, layer.native(x, "fast"), "fast")
 
 
+@pytest.mark.parametrize("tokens", [3, 9])
+@pytest.mark.parametrize("k", [1, 128, 300, 2100])
+def test_whole_rows_in_fast(tokens, k):
+    """Magnitudes at the ends of float32, a group that outweighs all others, one input in each group."""
+    layer = bits.make("onebit", 40, k, 3, bias=False)
+    layer.packed = replace(layer.packed, in_scales=torch.ones_like(layer.packed.in_scales))
+    x = cases.activations(tokens, k, torch.float32, 7)
+    x[0, 130:] *= 2e-5
+    x[1, : k - 40] *= 3e4
+    sparse = torch.zeros_like(x[2])
+    sparse[::128] = x[2, ::128]
+    x[2] = sparse
+    y = layer.native(x, "fast")
+    cases.check(layer, x, y, "fast")
+    for factor in (2.0**100, 2.0**-100):
+        assert torch.equal(layer.native(x * factor, "fast"), y * factor)
+
+
 @pytest.mark.parametrize(
     ("stored", "one_bit_digits", "group_size"),
     [

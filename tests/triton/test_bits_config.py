@@ -6,6 +6,7 @@ import pytest
 from lowbit.backends.triton_layout import spare_blocks
 from lowbit.triton_kernels.bits.config import SPAN_INPUTS, Product, config, prologue_blocks, row_tiles
 from lowbit.triton_kernels.gpu import Gpu
+from lowbit.tuning import Tiles
 
 FORMS = ("integers", "scaled", "exact")
 H100 = Gpu(132)
@@ -76,6 +77,19 @@ def test_a_turn_fits_in_shared_memory_and_registers(product, tile):
     if product.fast:
         amd = config(product, 1, Gpu(132, amd=True))
         assert (amd.block_rows, amd.warps) == (64, 2)
+
+
+def test_sixteen_columns_of_whole_rows_in_fast():
+    """Have warps of 16 rows where those of 32 spill, and splits as 8 columns have."""
+    product = Product("scaled", (640,), 16384, (1,), 1, fast=True)
+    for gpu, warps in ((Gpu(132), 8), (Gpu(132, capability=(9, 0)), 4), (Gpu(132, amd=True), 4)):
+        few, many = (config(product, tokens, gpu) for tokens in (8, 9))
+        assert (few.block_columns, few.warps) == (8, 4)
+        assert many == few._replace(block_columns=16, warps=warps)
+    tiles = Gpu(132, {str(product): Tiles(1, 64, 2, 3)})
+    assert config(product, 16, tiles)[1:5] == (64, 16, 4, 3)
+    by_128 = product._replace(group_size=128)
+    assert config(by_128, 16, Gpu(132)).block_columns == 8
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lowbit.formats import quantize_activations, quantize_bipolar
+from lowbit.triton_kernels.bits import fast_rows
 from lowbit.triton_kernels.bits.staging import Kind, stage
 
 from tests.ops import cases
@@ -81,3 +82,29 @@ def test_gates(experts):
     z = x.double() * (gates @ staged_layer.in_scales.double())
     torch.testing.assert_close(staged.codes[0, :, :1500].double(), z, rtol=1e-5, atol=1e-6)
     assert packed.experts == 4
+
+
+@pytest.mark.parametrize("k", [130, 2100])
+def test_scales_of_whole_rows_in_fast(k):
+    """Scales of fields by a power of their token, and what the starts of the sums of four fields add."""
+    tokens = 17
+    layer = bits.make("onebit", 3, k, scale_dtype=torch.float32)
+    x = cases.activations(tokens, k, torch.float32, 5)
+    x[3] = 0
+    x[4] *= 1e30
+    x[16] *= 1e-30
+    staged = staged_by(x, layer.staged(), KINDS[0], 0, False, True).token_scales
+    scales = quantize_activations(x * layer.packed.in_scales, "fast").scales.double()
+    spans = -(-k // 1024)
+    scales = torch.nn.functional.pad(scales, (0, 8 * spans - scales.shape[1])).view(tokens, spans, 8)
+    powers, found = staged[:tokens].double(), staged[2 * fast_rows.TILE :].double()
+    found = found.view(2, spans, 10, fast_rows.TILE).movedim(-1, 1).flatten(0, 1)[:tokens]
+    field = torch.arange(8)
+    expected = scales / powers[:, None, None] * torch.exp2(132.0 - field.double())
+    assert torch.equal(found[:, :, :8], expected)
+    added = (expected * torch.exp2(15.0 + field // 2 * 2)).view(tokens, spans, 2, 4).sum(-1) * 2.0**-149
+    torch.testing.assert_close(found[:, :, 8:], added, rtol=2e-7, atol=0)
+    live = torch.arange(tokens) != 3
+    assert bool((found[live, :, :8] < 2.0**127).all())
+    largest = x.abs().amax(1).double()[live] / powers[live]
+    assert bool(((largest > 0.1) & (largest < 40)).all())

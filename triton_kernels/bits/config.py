@@ -76,6 +76,11 @@ class Product(NamedTuple):
         return self.group_size > 0
 
     @property
+    def fast_rows(self) -> bool:
+        """Whether a multiply-add brings the scales of activations to sums: fast_rows.py."""
+        return self.fast and not self.grouped and self.widths == (1,)
+
+    @property
     def unit(self) -> int:
         """Inputs of a product whose sums are scaled: a divisor of every group, and of 128."""
         if self.form == "exact":
@@ -148,6 +153,9 @@ def config(product: Product, tokens: int, gpu: Gpu) -> Config:
     per_multiprocessor = 0 if short else PROGRAMS_PER_MULTIPROCESSOR
     if tokens <= GEMV_TOKENS and (tiles := gpu.tiles(str(product))) is not None:
         per_multiprocessor, rows, warps, stages = tiles.over(rows, warps, stages)
+    if product.fast_rows and width > 8 and not gpu.amd and gpu.capability[0] != 9:
+        # 32 rows and 16 columns a warp spill, but on sm_90, where columns come to wgmma from shared memory.
+        warps = max(warps, rows // 16)
     programs = row_tiles(product.segments, rows)
     if tokens > GEMV_TOKENS:
         programs *= -(-columns // width)
@@ -166,8 +174,9 @@ def _tile(product: Product, columns: int, gpu: Gpu) -> tuple[int, int, int]:
     other digits: these have 16 rows a warp.
     """
     scaled = product.form == "scaled"
-    # Without a second column to join at once, scaled sums of 16 columns spill.
-    width = 8 if columns <= 8 or (scaled and product.columns_per_token == 1) else 16
+    # Without a second column to join at once, sums of 16 columns with scales of rows spill.
+    converted = scaled and product.columns_per_token == 1 and not product.fast_rows
+    width = 8 if columns <= 8 or converted else 16
     two_warps = gpu.amd or not scaled or product.widths == (4, 2)
     spans = 4 in product.widths and product.turn_inputs(4) == SPAN_INPUTS and two_warps
     ragged = scaled and product.grouped and not product.whole_turns

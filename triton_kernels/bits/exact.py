@@ -87,5 +87,5 @@ def exact(
     else:
         finish(
             total, rows, end, set_, token, scales, None, None, None, None, gates, out_scales, bias, y, tokens,
-            out_features, 1.0, EXPERTS, False, scales is not None and GROUP_UNITS == 0, False,
+            out_features, 1.0, EXPERTS, False, scales is not None and GROUP_UNITS == 0, False, False,
         )  # fmt: skip

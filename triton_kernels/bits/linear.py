@@ -38,7 +38,8 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[
     own = product_of(layer, kind)
     plan = config(own, x.shape[0], gpu)
     integers = own.form == "integers"
-    columns, prologue = stage(x, layer, kind, own.unit if layer.grouped else 0, integers)
+    fast_rows = own.fast_rows and plan.kernel == "product"
+    columns, prologue = stage(x, layer, kind, own.unit if layer.grouped else 0, integers, fast_rows)
     if plan.splits == 1:
         return [prologue, _product(y, layer, kind, columns, plan, own)]
     parts = torch.empty(
@@ -51,7 +52,7 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[
     return [
         prologue,
         _product(parts, layer, kind, columns, plan, own),
-        _combine(y, parts, layer, kind, columns, integers),
+        _combine(y, parts, layer, kind, columns, integers, fast_rows),
     ]
 
 
@@ -144,7 +145,13 @@ def _in_fours(layer: BitsLayer, own: Product) -> bool:
 
 
 def _combine(
-    y: Tensor, parts: Tensor, layer: BitsLayer, kind: Kind, columns: Columns, integers: bool
+    y: Tensor,
+    parts: Tensor,
+    layer: BitsLayer,
+    kind: Kind,
+    columns: Columns,
+    integers: bool,
+    fast_rows: bool,
 ) -> Call:
     tokens = y.shape[0]
     arguments = (
@@ -170,6 +177,7 @@ def _combine(
         "INTEGERS": integers,
         "ROW_SCALES": layer.scales is not None and not layer.grouped,
         "ROW_RESTS": not (layer.grouped or integers or kind.exact),
+        "FAST_ROWS": fast_rows,
         "PER_TOKEN": kind.columns if integers else 1,
         "BLOCK_ROWS": COMBINED_ROWS,
         "BLOCK_TOKENS": COMBINED_TOKENS,

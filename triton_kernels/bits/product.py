@@ -7,6 +7,7 @@ so its sum counts 2^(w f) times (lowbit.backends.triton_layout). That is undone
 
     whole rows             after the row: every field has an accumulator of its own
     scales inside a row    with the conversion to float, or in the scale
+    whole rows in `fast`   in the scales of the activations (fast_rows.py)
 
 Nothing is masked in the loops but columns: rows beyond the last one repeat it, blocks are whole, and behind
 the last row lie blocks for turns that lead beyond it (spare_blocks).
@@ -16,6 +17,7 @@ import triton
 import triton.language as tl
 
 from .epilogue import join_columns, leave, segment_of
+from .fast_rows import add_rows, scales_of
 from .fields import field_of, start_of, value_of
 from .sizes import SIZES
 
@@ -234,7 +236,8 @@ def product(
         codes: int8 [sets][columns][padded], with PER_TOKEN (1 or 2) columns per token; padded is
             in_features rounded up to whole spans.
         scales, offsets: [out_features, groups] or None, as in the checkpoint.
-        token_scales: float32 [sets][tokens] or, with TOKEN_GROUPS, [sets][tokens][padded / 128].
+        token_scales: float32 [sets][tokens] or, with TOKEN_GROUPS, [sets][tokens][padded / 128], and of
+            whole rows what fast_rows.py draws.
         rests, sums: what the stored digits lack, and what offsets are multiplied by: per token and unit where
             GROUP_UNITS > 0, else per token.
         split_spans: spans of 1024 inputs of a split.
@@ -263,8 +266,14 @@ def product(
     inputs = codes + (set_ * columns + column) * padded
     first_span = tl.program_id(2) * split_spans
 
+    FAST_ROWS: tl.constexpr = TOKEN_GROUPS and GROUP_UNITS == 0 and len(WIDTHS) == 1 and WIDTHS[0] == 1
     if INTEGERS:
         total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.int32)
+    elif FAST_ROWS:
+        total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+        spans = padded // SPAN_INPUTS
+        own_scales = scales_of(token_scales, set_, SETS, tokens, first_token, spans)
+        own_scales += tl.arange(0, BLOCK_COLUMNS)
     else:
         total = tl.zeros((BLOCK_ROWS, TOKENS), tl.float32)
         member = set_ * tl.cast(tokens, tl.int64) + token
@@ -282,6 +291,8 @@ def product(
             total = (total << WIDTHS[p]) + _whole_pass(
                 blocks, inputs, exist, first, last, WIDTHS[p], BLOCK_ROWS, BLOCK_COLUMNS
             )
+        elif FAST_ROWS:
+            total = add_rows(total, blocks, inputs, exist, first, last, own_scales)
         else:
             total = _scaled_pass(
                 total * 2.0 ** WIDTHS[p],
@@ -311,5 +322,5 @@ def product(
 
     leave(
         total, rows, end, set_, token, column, scales, offsets, token_scales, rests, sums, gates, out_scales,
-        bias, y, tokens, out_features, factor, EXPERTS, INTEGERS, GROUP_UNITS, PER_TOKEN, SPLIT,
+        bias, y, tokens, out_features, factor, EXPERTS, INTEGERS, GROUP_UNITS, PER_TOKEN, SPLIT, FAST_ROWS,
     )  # fmt: skip

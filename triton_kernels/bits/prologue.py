@@ -11,6 +11,7 @@ rounds once instead of twice.
 import triton
 import triton.language as tl
 
+from .fast_rows import power_of, scales_of, store_scales
 from .fields import correction_of
 
 FAST = tl.constexpr(0)  # position in lowbit.formats.PRECISIONS
@@ -40,6 +41,7 @@ def prologue(
     WIDTHS: tl.constexpr,
     UNIT: tl.constexpr,
     INTEGERS: tl.constexpr,
+    FAST_ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     ROUTE: tl.constexpr,
 ):
@@ -52,6 +54,7 @@ def prologue(
         EXPERTS: 0 without input scales, 1 with static ones.
         UNIT: inputs per value of `rests` and `sums`, 0 for the row.
         INTEGERS: rests and sums are int64 sums of codes, of rows.
+        FAST_ROWS: token_scales are as fast_rows.py draws them.
         BLOCK, ROUTE: inputs handled at a time, powers of two from 1024; with the router.
     """
     token = tl.program_id(0).to(tl.int64)
@@ -96,6 +99,11 @@ def prologue(
     TWO_COLUMNS: tl.constexpr = QUANTIZED and (
         ACTIVATION_BITS == 8 or (ACTIVATION_BITS == 0 and PRECISION != FAST)
     )
+    if FAST_ROWS:
+        power, inverse = power_of(amax)
+        tl.store(token_scales + member, power)
+        sets, spans = tl.num_programs(1), padded // 1024
+        staged = scales_of(token_scales, set_, sets, tokens, token, spans)
     row_rests = tl.zeros((BLOCK // 128,), tl.int64 if INTEGERS else tl.float32)
     row_sums = row_rests
     for first in range(0, padded, BLOCK):
@@ -114,7 +122,9 @@ def prologue(
                 tl.store(at + padded, (code - 256 * high).to(tl.int8), exist[:, None])
             else:
                 tl.store(codes + member * padded + inputs, code.to(tl.int8), exist[:, None])
-            if PER_GROUP:
+            if FAST_ROWS:
+                store_scales(staged, scale, inverse, first, padded)
+            elif PER_GROUP:
                 tl.store(token_scales + member * (padded // 128) + groups, scale, exist)
             elif first == 0:
                 tl.store(token_scales + member, tl.max(scale, 0))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import fast_rows as rows
 from .call import Call
 from .config import GROUP_INPUTS, SPAN_INPUTS, prologue_blocks
 from .layer import BitsLayer
@@ -42,7 +43,7 @@ class Columns(NamedTuple):
 
         codes         int8 [sets, M * columns, Kp], or for `exact` the values, float32, of which such a token
                       has only NaN
-        token_scales  float32 [sets, M, 1 or Kp / 128]
+        token_scales  float32 [sets, M, 1 or Kp / 128], or what fast_rows.py draws
         rests         what products with stored digits lack (fields.correction_of), in units of a product:
                       float32 [sets, M, units], or for sums in integers twice that, int64, unscaled
         sums          the same of what offsets are multiplied by
@@ -56,10 +57,12 @@ class Columns(NamedTuple):
     gates: Tensor | None
 
 
-def stage(x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool) -> tuple[Columns, Call]:
+def stage(
+    x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool, fast_rows: bool = False
+) -> tuple[Columns, Call]:
     """Where x [M, K] is prepared for a product, and what does it; `unit` inputs per value of rests and sums.
 
-    A unit of 0 is the row.
+    A unit of 0 is the row. With `fast_rows` the scales are those of fast_rows.py.
     """
     tokens, in_features = x.shape
     sets = layer.sets
@@ -74,9 +77,14 @@ def stage(x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool) ->
     else:
         units = padded // unit if unit else 1
         dtype = torch.int64 if integers else torch.float32
+        if fast_rows:
+            size = rows.size(sets, tokens, padded // SPAN_INPUTS)
+            scales = torch.empty(size, dtype=torch.float32, device=x.device)
+        else:
+            scales = empty(torch.float32, tokens, padded // GROUP_INPUTS if kind.by_groups else 1)
         out = Columns(
             empty(torch.int8, tokens * kind.columns, padded),
-            empty(torch.float32, tokens, padded // GROUP_INPUTS if kind.by_groups else 1),
+            scales,
             empty(dtype, tokens, units),
             empty(dtype, tokens, units),
             gates,
@@ -90,6 +98,7 @@ def stage(x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool) ->
         "WIDTHS": layer.widths,
         "UNIT": unit,
         "INTEGERS": integers,
+        "FAST_ROWS": fast_rows,
         "BLOCK": block,
         "ROUTE": route,
     }

@@ -45,7 +45,7 @@ class Variant(NamedTuple):
         layer = layer_of(bits, kind.group_size, in_features=kind.in_features, experts=experts_of(kind))
         precision = PRECISIONS.index("fast" if kind.fast else "high")
         tiles = Tiles(1 if self.split else 0, self.rows, self.warps, self.stages)
-        gpu = Gpu(2 * FEATURES // self.rows, {str(kind): tiles})
+        gpu = Gpu(2 * FEATURES // self.rows, {str(kind): tiles}, capability=(9, 0))  # which keeps all warps
         tokens = self.columns // kind.columns_per_token
         return product_launch(self.name, layer, Kind(precision, 0), tokens, gpu)
 
