@@ -23,7 +23,7 @@ from lowbit import (
     replace_linear,
     save_pretrained,
 )
-from lowbit.errors import BackendError, CheckpointError
+from lowbit.errors import BackendError, CheckpointError, FormatError
 from lowbit.modules import PackedEmbedding, TiedEmbedding, make_linear
 from safetensors import safe_open
 from torch import nn
@@ -441,3 +441,36 @@ def test_an_embedding_without_its_head(tmp_path: Path) -> None:
     )
     with pytest.raises(CheckpointError, match="layer '0': the layer this embedding is tied to"):
         save_pretrained(lone, tmp_path / "c")
+
+
+def test_a_scheme_whose_group_size_the_weight_does_not_have(tmp_path: Path) -> None:
+    """The weight decides; such a model is saved, loaded and saved again."""
+    packed = BipolarInt(2, group_size=-1).quantize(torch.randn(8, 64))
+    model = nn.Sequential(make_linear(packed, scheme=BipolarInt(2)))
+    for _ in range(2):
+        save_pretrained(model, tmp_path / "c")
+        model = load_pretrained(tmp_path / "c", model=nn.Sequential(nn.Linear(64, 8, bias=False)))
+    assert torch.equal(model[0].dequantize(), packed.dequantize())
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    packed = BipolarInt(2).quantize(torch.randn(8, 64))
+    with pytest.raises(FormatError, match=r"'0': 'weight_bits' of its bipolar_int.*found 3; allowed 2"):
+        save_pretrained(nn.Sequential(make_linear(packed, scheme=BipolarInt(3))), tmp_path / "c")
+    norm = nn.LayerNorm(8)
+    norm.weight.data[3] = float("nan")
+    with pytest.raises(CheckpointError, match=r"NaN in '1\.weight'; found 1 of them"):
+        save_pretrained(nn.Sequential(make_linear(packed), norm), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_buffer_may_hold_nan(tmp_path: Path) -> None:
+    def build() -> nn.Sequential:
+        model = nn.Sequential(nn.Linear(64, 8))
+        model.register_buffer("measured", torch.tensor([float("nan"), 1.0]))
+        return model
+
+    model = build()
+    replace_linear(model, BipolarInt(2))
+    save_pretrained(model, tmp_path / "c")
+    assert load_pretrained(tmp_path / "c", model=build()).measured.isnan().tolist() == [True, False]

@@ -411,3 +411,10 @@ def test_tied_layers_with_different_schemes() -> None:
     with pytest.raises(ValueRangeError, match=r"shares its weight with 'model.embed_tokens'"):
         replace_linear(model, W6, overrides={"lm_head": OneBit(), "model.embed_tokens": W6})
     assert unchanged(model, state)
+
+
+def test_a_tied_embedding_may_be_skipped_in_a_second_call() -> None:
+    model = models.llama(tied=True)
+    replace_linear(model, W6, skip=("lm_head",), overrides={"lm_head": W6})
+    with pytest.raises(ValueRangeError, match="no layer to convert"):
+        replace_linear(model, W6, skip=("*embed*",))

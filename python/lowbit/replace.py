@@ -235,7 +235,7 @@ def _check_skip(model: nn.Module, targets: list[Target], skip: tuple[str, ...]) 
     for name, _ in find_experts(model):
         names += [name, name.rpartition(".")[0]]
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, PackedModule):
+        if isinstance(module, (PackedModule, TiedEmbedding)):
             names.append(name)
     for pattern in skip:
         if pattern not in _DEFAULT_SKIP and first_match((pattern,), names) is None:

@@ -193,11 +193,16 @@ struct Vector : Layer {
     for (uint8_t& code : codes) code = static_cast<uint8_t>(below(256));
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t j = 0; j < k; ++j) {
+        double parts = 0.0;
         for (int b = 0; b < codebooks; ++b) {
           const int64_t code = codes[static_cast<size_t>((b * n + i) * positions + j / size)];
-          at(i, j) += books[(b * 256 + code) * size + j % size];
+          const double part = books[(b * 256 + code) * size + j % size];
+          at(i, j) += part;
+          parts += std::fabs(part);
         }
         at(i, j) *= scales[i];
+        // Summed in fp32, as in Channel.
+        rounds[i] = std::max(rounds[i], codebooks > 1 ? 0x1p-22 * parts * std::fabs(scales[i]) : 0.0);
       }
     }
     c = {n, k, codebooks, size, codes.data(), books.bytes.data(), scales.bytes.data(), dtype};
@@ -497,6 +502,8 @@ void check_isa(lowbit_isa isa) {
       if (precision != LOWBIT_FAST || expanded(bits, precision)) continue;
       check_invariance(Scalar(131, 420, bits, LOWBIT_F16, true), 261, precision, {15, 17});
       check_values(Scalar(131, 420, bits, LOWBIT_F16, true), 261, LOWBIT_F32, precision, true);
+      check_invariance(Scalar(131, 384, bits, LOWBIT_F16, false), 261, precision, {15, 17});  // four rows
+      check_non_finite(Scalar(13, 384, bits, LOWBIT_F16, true), precision, 20);
     }
     check_values(Scalar(19, 645, 8, LOWBIT_F16, true), 70, LOWBIT_F32, precision, true);
     check_values(Channel(29, 301, 0, 23, 1, 9, LOWBIT_F16), 33, LOWBIT_F16, precision, true);

@@ -25,7 +25,7 @@ constexpr int64_t kRunRows = 128;
 // From so many tokens on digits are stored and not looked up for every few.
 constexpr int64_t kStoredTokens = 16;
 
-// Tokens that stored digits meet: a quarter of the memory that as many take in fp32.
+// Tokens that stored digits meet. Their codes take a quarter of what fp32 takes, which outliers want besides.
 constexpr int64_t kMaxDigitTokens = 4 * kMaxTokens;
 
 // One token's activations in the orders that are wanted; null ones are not.
@@ -136,7 +136,11 @@ lowbit_status multiply_tables(const lowbit_codebook_scalar& weight, bool quantiz
   const size_t work_codes_at = layout.add<int8_t>(threads * inputs);
   const size_t work_sums_at = layout.add<int32_t>(threads * blocks);
   const size_t work_scales_at = layout.add<float>(threads * blocks);
-  const int workers = static_cast<int>(std::min<int64_t>(get_num_threads(), Pieces::kMaxThreads));
+  constexpr int64_t kUnit = 4;  // rows, which some kernels take together
+  constexpr int64_t kLeastUnits = 8;
+  const int64_t units = (weight.out_features + kUnit - 1) / kUnit;
+  const int workers =
+      static_cast<int>(std::min({int64_t{get_num_threads()}, int64_t{Pieces::kMaxThreads}, units}));
   const size_t sums_at = layout.add<float>(workers * tokens * kRunRows);
   const int64_t digit_bytes = digits && tokens >= kStoredTokens ? kStoredRows * 3 * chunk_inputs : 0;
   const size_t digits_at = layout.add<uint8_t>(workers * digit_bytes);
@@ -158,9 +162,6 @@ lowbit_status multiply_tables(const lowbit_codebook_scalar& weight, bool quantiz
   });
 
   const Token first = token(0);
-  constexpr int64_t kUnit = 4;  // rows, which some kernels take together
-  constexpr int64_t kLeastUnits = 8;
-  const int64_t units = (weight.out_features + kUnit - 1) / kUnit;
   balanced_for(units, workers, kLeastUnits, [&](Pieces& pieces, int thread) {
     const Sums sums{at<float>(base, sums_at) + thread * tokens * kRunRows, kRunRows};
     uint8_t* const stored = digit_bytes > 0 ? at<uint8_t>(base, digits_at) + thread * digit_bytes : nullptr;

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowbit.checkpoint.settings import CONFIG, WEIGHTS, read_quantization, read_settings, saved_dtype
+from lowbit.checkpoint.settings import (
+    CONFIG,
+    WEIGHTS,
+    check_schemes,
+    read_quantization,
+    read_settings,
+    saved_dtype,
+)
 from lowbit.checkpoint.skeleton import build_skeleton
 from lowbit.checkpoint.tensors import TensorFile
 from lowbit.errors import CheckpointError, FormatError
@@ -59,6 +66,7 @@ def load_pretrained(
     path = Path(path)
     settings = read_settings(path)
     config = read_quantization(path, settings)
+    check_schemes(path, config)
     computed_in = dtype or saved_dtype(path, settings)
     target_device = torch.device("cpu" if device is None else device)
     built = build_skeleton(path, computed_in) if model is None else model
@@ -195,10 +203,10 @@ class _Loader:
         return tensor.to(self.dtype) if self.cast and tensor.is_floating_point() else tensor
 
     def _read_dense(self, name: str) -> Tensor:
-        """A tensor that is not packed; infinite values are legitimate there, as in masks."""
+        """A parameter that is not packed."""
         tensor = self.file.read(name)
         if tensor.is_floating_point() and bool(tensor.isnan().any()):
-            raise self.file.error(name, "NaN", f"{int(tensor.isnan().sum())} values", "none")
+            raise self.file.error(name, "NaN", f"{int(tensor.isnan().sum())} of them", "none")
         return tensor
 
     def _bias(self, name: str) -> nn.Parameter | None:
@@ -246,10 +254,11 @@ class _Loader:
         return scale
 
     def _read_slot(self, slot: _Slot) -> Tensor:
-        tensor = self._float(self._read_dense(self._stored_name(slot)))
+        name = self._stored_name(slot)
         if isinstance(slot.tensor, nn.Parameter):
+            tensor = self._float(self._read_dense(name))
             return nn.Parameter(tensor, requires_grad=slot.tensor.requires_grad)
-        return tensor
+        return self._float(self.file.read(name))
 
     def _check_no_holes(self, slots: list[_Slot], new: Mapping[nn.Module, nn.Module]) -> None:
         """Nothing may stay on the meta device: buffers that no checkpoint holds must have a value already."""

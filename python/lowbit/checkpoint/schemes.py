@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from lowbit.errors import FormatError
 from lowbit.formats.base import Metadata
 from lowbit.schemes import (
@@ -17,10 +15,11 @@ from lowbit.schemes import (
     VectorCodebook,
 )
 
-# How a layer is computed, or was made; its tensors do not tell.
-_NOT_IN_METADATA = ("activation_bits", "outlier_fraction")
-# A small layer has fewer than its scheme asks for.
-_UPPER_BOUNDS = ("clusters", "rank")
+_OWN = (BinaryMoS, OneBit, GroupedSigns, BipolarInt, ChannelCodebook, ScalarCodebook, VectorCodebook)
+
+# Fields that say how wide a layer's codes are. The others do not have to agree: the metadata decides, and
+# small layers have fewer clusters than asked for.
+_WIDTHS = ("weight_bits", "bits", "experts", "codebooks", "vector_size")
 
 
 def implied_scheme(metadata: Metadata) -> Scheme:
@@ -44,27 +43,34 @@ def implied_scheme(metadata: Metadata) -> Scheme:
             return ScalarCodebook(number("bits"), scale_dtype=dtype)
         case "codebook_vector":
             return VectorCodebook(number("codebooks"), number("vector_size"), scale_dtype=dtype)
-    if number("experts") == 0:
-        return GroupedSigns(number("group_size"), scale_dtype=dtype)
-    if number("experts") == 1:
-        return OneBit(scale_dtype=dtype)
-    return BinaryMoS(number("experts"), scale_dtype=dtype)
+        case "signs" if number("experts") == 0:
+            return GroupedSigns(number("group_size"), scale_dtype=dtype)
+        case "signs" if number("experts") == 1:
+            return OneBit(scale_dtype=dtype)
+        case "signs":
+            return BinaryMoS(number("experts"), scale_dtype=dtype)
+        case kind:
+            raise FormatError("no scheme is known for this kind of weight; give the layer one", found=kind)
 
 
 def check_scheme(scheme: Scheme, metadata: Metadata, layer: str) -> None:
-    """Raise FormatError unless a layer of this metadata can come from this scheme."""
+    """Raise FormatError where a layer of this metadata cannot come from this scheme.
+
+    Schemes that others bring may make weights of any kind.
+    """
+    if type(scheme) not in _OWN:
+        return
     stored = implied_scheme(metadata)
     if type(stored) is not type(scheme):
         raise FormatError(
             "another format than its metadata", layer=layer, found=scheme.name, allowed=stored.name
         )
-    for field in dataclasses.fields(scheme):
-        said, found = getattr(scheme, field.name), getattr(stored, field.name)
-        bound = field.name in _UPPER_BOUNDS
-        if field.name not in _NOT_IN_METADATA and not (said >= found if bound else said == found):
+    for name in _WIDTHS:
+        said, found = getattr(scheme, name, None), getattr(stored, name, None)
+        if said != found:
             raise FormatError(
-                f"'{field.name}' of its {scheme.name} contradicts its metadata",
+                f"'{name}' of its {scheme.name} contradicts its metadata",
                 layer=layer,
                 found=repr(said),
-                allowed=f"{found!r} or more" if bound else repr(found),
+                allowed=repr(found),
             )

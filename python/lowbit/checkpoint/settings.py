@@ -61,7 +61,6 @@ def read_quantization(path: Path, settings: Mapping[str, Any]) -> QuantizationCo
         config = QuantizationConfig.from_dict(section)
         for name, metadata in config.layers.items():
             format_of(metadata, name).expected(metadata, name)
-            check_scheme(scheme_of(config, name), metadata, name)
     except FormatError as error:
         raise CheckpointError(f"'{path / CONFIG}': {error}") from error
     if not config.layers:
@@ -72,6 +71,19 @@ def read_quantization(path: Path, settings: Mapping[str, Any]) -> QuantizationCo
         if owner not in config.layers:
             raise CheckpointError(f"'{path / CONFIG}': tied to a layer not listed", layer=alias, found=owner)
     return config
+
+
+def check_schemes(path: Path, config: QuantizationConfig) -> None:
+    """Every layer can come from the scheme that the configuration gives it.
+
+    Raises:
+        CheckpointError: one cannot.
+    """
+    try:
+        for name, metadata in config.layers.items():
+            check_scheme(scheme_of(config, name), metadata, name)
+    except FormatError as error:
+        raise CheckpointError(f"'{path / CONFIG}': {error}") from error
 
 
 def saved_dtype(path: Path, settings: Mapping[str, Any]) -> torch.dtype:

@@ -14,7 +14,7 @@ import typer
 from lowbit.cli.output import JsonOption, print_json, print_line, print_table
 from lowbit.cli.schemes import scheme_label
 from lowbit.errors import CheckpointError
-from lowbit.models import read_config, source_kind
+from lowbit.models import read_config
 from lowbit.report import size
 
 _MAX_HEADER = 100 * 1024**2  # of a safetensors file, by its own specification
@@ -101,9 +101,13 @@ def _packed_layers(directory: Path) -> dict[str, tuple[Mapping[str, int | str], 
     from lowbit.checkpoint.settings import read_quantization
     from lowbit.targets import scheme_of
 
-    if not (directory / "config.json").is_file() or source_kind(directory) != "lowbit":
+    if not (directory / "config.json").is_file():
         return {}
-    config = read_quantization(directory, read_config(directory))
+    settings = read_config(directory)
+    section = settings.get("quantization_config")
+    if not isinstance(section, dict) or section.get("quant_method") != "lowbit":
+        return {}
+    config = read_quantization(directory, settings)
     return {
         name: (metadata, scheme_label(scheme_of(config, name))) for name, metadata in config.layers.items()
     }

@@ -77,16 +77,17 @@ class QuantizedLinear(PackedModule):
     @property
     def active_bits(self) -> int:
         """Planes read per product; of `PlanesLinear` alone."""
-        raise AttributeError(f"'{type(self).__name__}' has no active_bits; only planes are nested")
+        raise AttributeError("active_bits")  # nn.Module makes a sentence of it
 
     @active_bits.setter
     def active_bits(self, value: int | None) -> None:
-        raise ValueRangeError(
-            f"active_bits of a {self.kind} weight",
-            layer=self.layer_name,
-            found=repr(value),
-            allowed="nothing; only planes are nested",
-        )
+        if value is not None:
+            raise ValueRangeError(
+                f"active_bits of a {self.kind} weight",
+                layer=self.layer_name,
+                found=repr(value),
+                allowed="None; only planes are nested",
+            )
 
     def sharing_weight(self, bias: Tensor | None, name: str | None = None) -> QuantizedLinear:
         """A layer with a bias of its own around the same packed tensors (in memory once, until moved)."""
