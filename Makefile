@@ -3,6 +3,7 @@
 # make rivals  install what `make kernels` compares with: llama.cpp and others
 # make asm-report    instructions per weight of every hot loop of the CPU kernels
 # make cuda-report   what the compiled GPU kernels are made of, and the time they are estimated to take
+# make cuda-mutations   breaks the GPU kernels one place at a time: do the tests notice?
 # make triton-report   what the Triton kernels are compiled to, for every target
 # make triton-tables   the tiles that are shipped for them, by estimates from the compiled code; triton-report next
 # All prepare .venv and build the package first; both work in a fresh clone with Python, pip and g++.
@@ -18,7 +19,7 @@ export CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=ON -DLOWBIT_BUILD_EMULATED=ON -DCMAKE_C
 # The demo runs on the CPU: it does not wait for the GPU kernels' compilers.
 demo: CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=OFF -DLOWBIT_BUILD_EMULATED=OFF
 
-.PHONY: demo test build bench kernels rivals asm-report cuda-report triton-report triton-tables lint format clean
+.PHONY: demo test build bench kernels rivals asm-report cuda-report cuda-mutations triton-report triton-tables lint format clean
 
 demo: build
 	$(BIN)/python benchmarks/demo.py
@@ -43,6 +44,9 @@ asm-report: build
 
 cuda-report: build
 	PYTHONPATH=benchmarks $(BIN)/python -m cuda_report
+
+cuda-mutations: build
+	$(BIN)/python tests/cuda/mutations.py
 
 triton-report: build
 	PYTHONPATH=benchmarks $(BIN)/python -m triton_report

@@ -9,7 +9,7 @@ from typing import Any
 from .codebooks import CODEBOOKS, Product, dequantized_us, product
 from .estimate import Work, estimate
 from .gpus import GPUS, L2_BYTES_PER_CLOCK, LAUNCH_NS, START_NS, Gpu, gap_ns
-from .kernels import FORMS, find
+from .kernels import COLUMNS, FORMS, find
 from .occupancy import occupancy
 from .plans import BitsCase, Case, Planner, VectorCase
 from .static import Entry
@@ -26,7 +26,8 @@ RATIO_TOKENS = (1, 16, 32, 64, 128, 256)
 MOST_TOKENS = 256  # to look for the end of the memory-bound range
 GEMV_COLUMNS = 16  # of a pass over the weight
 SPAN_INPUTS = 1024
-COPY_INSTRUCTIONS = 8  # of a 16-byte piece of a column on its way to shared memory
+COPY_INSTRUCTIONS = 5  # of a 16-byte piece of a column on its way to shared memory
+COPIED_AT_ONCE = 2  # such pieces of a thread, of each tile of columns
 
 # By layer and tokens, by GPU: through DRAM, and in L2.
 Ratios = dict[tuple[str, int], dict[str, tuple[float, float]]]
@@ -170,9 +171,10 @@ def bits(
     sum_bytes = 8 if name.startswith("gemv_whole") and not kernel.chunks else 4
     sums = 2 * splits * out_features * tokens * sum_bytes if splits > 1 else 0  # written and read
     copies = 0.0
-    if kernel.chunks:  # one is in the loop as it was counted
+    if kernel.chunks:  # those of one turn of the copy are in the loop as it was counted
         pieces = columns * SPAN_INPUTS / 16 / (32 * plan["row_warps"])
-        copies = max(0.0, pieces - 1) * COPY_INSTRUCTIONS / (kernel.row_tiles * 16 * SPAN_INPUTS / 32)
+        others = max(0.0, pieces - COPIED_AT_ONCE * -(-columns // COLUMNS))
+        copies = others * COPY_INSTRUCTIONS / (kernel.row_tiles * 16 * SPAN_INPUTS / 32)
     work = Work(
         blocks=blocks,
         weights=weights,

@@ -144,6 +144,41 @@ def test_blocks_that_share_rows(emulated: Device, kind: str) -> None:
     assert shares > 0
 
 
+# Bits, digits, group size and precision of layers whose sums leave the integers inside a row.
+CUT_ROWS = [
+    (1, "packed", 128, "high"),
+    (2, "packed", 32, "high"),
+    (4, "packed", 128, "fast"),
+    (3, "packed", 128, "high"),
+    (2, "planes", -1, "fast"),
+]
+
+
+def test_parts_add_up_in_one_order(emulated: Device) -> None:
+    """On some GPUs of a few multiprocessors, warps and blocks divide the same parts of a row otherwise for
+    other numbers of tokens: a row's bits are the same."""
+    numbers = set()
+    for bits, digits, group_size, precision in CUT_ROWS:
+        subject = make("planes", 70, 13000, bits, bits=bits, group_size=group_size)
+        layer = DeviceBits(emulated, subject, digits=digits)
+        x = activations(16, 13000, torch.float32, seed=bits)
+        gpus: dict[int, interface.Device] = {}
+        for architecture, multiprocessors in itertools.product((80, 90, 100), range(1, 13)):
+            layer.gpu = interface.Device(architecture, multiprocessors)
+            plans = [layer.explain(m, precision) for m in (1, 4, 8, 16)]
+            if len({(plan["input_warps"], plan["splits"]) for plan in plans}) > 1:
+                gpus[plans[0]["input_warps"] * plans[0]["splits"]] = layer.gpu
+        assert gpus
+        for layer.gpu in gpus.values():
+            together = layer(x, precision)
+            check(subject, x, together, precision)
+            for m in (1, 4, 8):
+                assert torch.equal(layer(x[-m:], precision), together[-m:])
+        numbers |= gpus.keys()
+    assert {2, 4, 8} & numbers
+    assert {6, 12} & numbers  # not all of them can be added in pairs
+
+
 @pytest.mark.parametrize("precision", ["fast", "high"])
 @pytest.mark.parametrize("columns", [8, 16, 24])
 @pytest.mark.parametrize("group_size", [-1, 128, 32])

@@ -59,7 +59,7 @@ LOWBIT_DEVICE void b1_pass(const WarpTask& task, const Planes& x, const Pass& pa
     for (int i = 0; i < 4; ++i) sums[0][c][i] *= 2;
   }
   PlanePointers<kColumnTiles> planes(x, task.segment.set, task.first_column, task.lane);
-  walk_spans<1, false, 1>(task, pass, planes, [&](int, const TileWords<1>& weights) {
+  walk_spans<1, false, false, 1>(task, pass, planes, [&](int, const TileWords<1>& weights) {
     const Words& words = weights.tile[0];
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1) gemv_b1(const B1Params p) {
                       min(first_tile + warp / p.input_warps, tiles_of(segment) - 1),
                       first_token * p.x.per_token,
                       static_cast<int>(threadIdx.x & 31),
-                      {warp % p.input_warps, p.input_warps, p.layer.spans}};
+                      Spans::of_part(p.layer.spans, warp % p.input_warps, p.input_warps)};
   int sums[1][kColumnTiles][4] = {};
   for (int i = 0; i < p.layer.num_passes; ++i) b1_pass(task, p.x, p.layer.passes[i], sums);
   Meeting::leave(sums, shared);
@@ -97,11 +97,13 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1) gemv_b1(const B1Params p) {
   const BlockResults results{p.row_warps * kRowTile, p.tokens_per_pass, segment.rows - first_row,
                              p.x.tokens - first_token};
   results.for_each([&](int row, int token) {
-    int64_t sum = 0;
-    for (int plane = 0; plane < p.x.per_token; ++plane) {
-      const int column = token * p.x.per_token + plane;
-      sum += int64_t{p.x.plane_factor(plane)} * Meeting::total(shared, p.input_warps, row, column);
-    }
+    const int64_t sum = Meeting::total(shared, p.input_warps, row, [&](const auto& sums) {
+      int64_t of_planes = 0;
+      for (int plane = 0; plane < p.x.per_token; ++plane) {
+        of_planes += int64_t{p.x.plane_factor(plane)} * sums(token * p.x.per_token + plane);
+      }
+      return of_planes;
+    });
     const int64_t y_token = first_token + token;
     const int64_t offset = p.layer.code_offset + row_offset(segment, first_row + row);
     const int64_t codes = p.x.totals[segment.set * p.x.tokens + y_token];

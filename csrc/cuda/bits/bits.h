@@ -109,14 +109,17 @@ struct Result {
   lowbit_dtype bias_dtype;
 };
 
-// How warps divide a product. The inputs of a row go to `splits` blocks, each a range of spans of 1024
-// inputs; a block has `row_warps` times `input_warps` warps (8 at most), whose input warps take the spans of
-// its range in turn. Where sums leave the integers inside a row, a result depends in its last bit on splits
-// and input_warps, so there a plan must not choose them by the number of tokens.
+// How warps divide a product. The inputs of a row, spans of 1024, are cut into parts() ranges: `splits`
+// blocks have `input_warps` of them each, a power of two, one for a warp. A block has `row_warps` times
+// `input_warps` warps (8 at most). Where sums leave the integers inside a row, a result depends in its last
+// bit on parts(), and on nothing else here (cuda/bits/meeting.h): there a plan must not choose it by the
+// number of tokens.
 struct Partition {
   int32_t row_warps;
   int32_t input_warps;
   int32_t splits;
+
+  LOWBIT_HOST_DEVICE int32_t parts() const { return input_warps * splits; }
 };
 
 // Which loop of the GEMV a layer takes.

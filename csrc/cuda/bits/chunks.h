@@ -1,8 +1,7 @@
 // Columns of a block in shared memory, so that its warps wait for L2 once and not each time they need one.
 //
-// A block goes through its inputs in turns: input warp w has span first + turn * input_warps + w of 1024
-// inputs, all row warps the same. The columns of a turn are a chunk; while one is multiplied the next is
-// copied.
+// A block goes through its inputs in turns: in each of them an input warp has the next span of its own, all
+// row warps the same. The columns of a turn are a chunk; while one is multiplied the next is copied.
 //
 //   chunk      [input warps][columns][64 pieces]        a piece is 16 bytes, 16 codes of a column
 //   memory     chunk of turns 0, 2, 4 ... | chunk of turns 1, 3, 5 ...        one chunk where there is one
@@ -21,34 +20,29 @@ LOWBIT_HOST_DEVICE constexpr int exchanged(int address) {
   return address ^ (address >> 6 & 16);
 }
 
-// The chunks of a walk over the block's inputs. Every thread of the block calls begin_pass() once, and the
-// others equally often.
+// The chunks of a walk over the block's inputs, up to kColumnTiles tiles of columns. Every thread of the
+// block calls begin_pass() once, and the others equally often.
+template <int kColumnTiles>
 class Chunks {
  public:
-  LOWBIT_DEVICE Chunks(const WarpTask& task, const Columns& x, int most_columns, const WarpPlace& place,
+  LOWBIT_DEVICE Chunks(const WarpTask& task, const Columns& x, const WarpPlace& place, int turns,
                        char* shared)
       : shared_(shared),
-        columns_(min(static_cast<int>(x.count()) - task.first_column, most_columns)),
+        columns_(min(static_cast<int>(x.count()) - task.first_column, kTileColumns * kColumnTiles)),
         place_(place),
         spans_(task.spans),
-        span_(task.spans.first) {
-    const Spans& spans = task.spans;
-    turns_left_ = (spans.end - spans.first + place.input_warp + place.input_warps - 1) / place.input_warps;
-    idle_at_last_ = spans.first + (turns_left_ - 1) * place.input_warps >= spans.end;
-    buffer_bytes_ = turns_left_ > 1 ? chunk_bytes(columns_, place.input_warps) : 0;
+        span_(task.spans.first),
+        idle_at_last_(task.spans.end - task.spans.first < turns) {
+    buffer_bytes_ = turns > 1 ? chunk_bytes(columns_, place.input_warps) : 0;
     buffer_ = buffer_bytes_;  // the first turn changes to the other one
-    // The row warps of an input warp copy its columns together, pairs of warps one, two or four at once, and
-    // each thread the same piece of several. A warp that is alone copies a column in two halves.
-    const int at_once = place.row_warps < 4 ? 1 : place.row_warps < 8 ? 2 : 4;
-    const int column = rank() / kPieces, piece = rank() % kPieces;  // of a group: 4 t of halves 0 and 1
-    copies_ = column < at_once;
-    of_tile_ = kTileColumns / at_once;
-    to_step_ = at_once * kSpanInputs;
-    from_step_ = at_once * kColumnBytes;
-    next_tile_ =
-        static_cast<uint32_t>(kTileColumns * x.padded_inputs - (kTileColumns - at_once) * kColumnBytes);
-    from_ = in_register(x.codes_of(task.segment.set, task.first_column) + kGroupBytes * (piece / 8) +
-                        kHalfGroupBytes * (piece % 2) + kColumnBytes * column + 16 * (piece / 2 % 4));
+    // The row warps of an input warp copy its columns together: 1, 2, 4 or 8 of them a column of each tile at
+    // once, each lane two pieces of it, and so on with the next columns.
+    at_once_ = place.row_warps < 2 ? 1 : place.row_warps < 4 ? 2 : place.row_warps < 8 ? 4 : 8;
+    first_ = place.row_warp < at_once_ ? exchanged(kSpanInputs * place.row_warp + 16 * place.lane) : kNoCopy;
+    const int group = place.lane / 8, t = place.lane / 2 % 4, half = place.lane % 2;
+    from_ = in_register(x.codes_of(task.segment.set, task.first_column) + kColumnBytes * place.row_warp +
+                        kGroupBytes * group + kHalfGroupBytes * half + 16 * t);
+    next_tile_ = kTileColumns * x.padded_inputs;
   }
 
   // Before the first turn, when the weights are under way already.
@@ -62,7 +56,7 @@ class Chunks {
     cp_async_wait<0>();
     __syncthreads();
     buffer_ = buffer_bytes_ - buffer_;
-    if (--turns_left_ > 0) start_copy();
+    start_copy();
   }
 
   LOWBIT_DEVICE void end_pass() {
@@ -75,28 +69,33 @@ class Chunks {
   LOWBIT_DEVICE int offset() const { return buffer_ + slot(); }
 
  private:
-  static constexpr int kPieces = kSpanInputs / 16;  // of a column
+  static constexpr int kTileBytes = kTileColumns * kSpanInputs;  // of a chunk
+  static constexpr int kNoCopy = kColumnTiles * kTileBytes;
 
-  LOWBIT_DEVICE int rank() const { return 32 * place_.row_warp + place_.lane; }
   LOWBIT_DEVICE int slot() const { return place_.input_warp * chunk_bytes(columns_, 1); }
 
   LOWBIT_DEVICE void start_copy() {
-    if (copies_ && span_ < spans_.end) {
+    if (span_ < spans_.end) {
       const int8_t* from = from_ + int64_t{span_} * (kSpanFields * kGroupBytes);
-      const int begin = buffer_bytes_ - buffer_ + slot();
-      int left = of_tile_;
+      const SharedAddress chunk = shared_ + (buffer_bytes_ - buffer_ + slot());
+      const int end = columns_ * kSpanInputs;
 #pragma unroll 1
-      for (int to = begin + 16 * rank(); to < begin + columns_ * kSpanInputs; to += to_step_) {
-        const SharedAddress piece = shared_ + exchanged(to);
-        piece.copy_async_16(from);
-        if (place_.row_warps == 1) {
-          (piece + kSpanInputs / 2).copy_async_16(from + kSpanFields / 2 * kGroupBytes);
+      for (int to = first_; to < min(end, kTileBytes);) {
+        copy_pieces(chunk + to, from, true);
+        if (kColumnTiles == 2) {
+          copy_pieces(chunk + (to + kTileBytes), from + next_tile_, to + kTileBytes < end);
         }
-        from += --left == 0 ? next_tile_ : from_step_;
+        to = (to + at_once_ * kSpanInputs) ^ (at_once_ == 1 ? 16 : 0);  // exchanged() of the next column
+        from += at_once_ * kColumnBytes;
       }
+      cp_async_commit();
     }
-    cp_async_commit();
-    span_ += spans_.step;
+    span_ = Spans::after(span_);
+  }
+
+  static LOWBIT_DEVICE void copy_pieces(const SharedAddress& to, const int8_t* from, bool exist) {
+    to.copy_async_16_if(exist, from);
+    (to + kSpanInputs / 2).copy_async_16_if(exist, from + kSpanFields / 2 * kGroupBytes);
   }
 
   SharedAddress shared_;
@@ -104,22 +103,20 @@ class Chunks {
   WarpPlace place_;
   Spans spans_;
   int span_;  // what is copied next
-  int turns_left_;
-  bool idle_at_last_, copies_;
+  bool idle_at_last_;
   int buffer_;  // where the chunk that is read begins, 0 or buffer_bytes_; the other one is copied
   int buffer_bytes_;
-  int of_tile_;  // columns of a tile that a thread copies a piece of
-  int to_step_;
-  uint32_t from_step_;  // from one to the next
-  uint32_t next_tile_;  // and to the first one of the next tile
-  const int8_t* from_;  // the thread's piece of the first column
+  int at_once_;
+  int first_;           // where the thread's first piece goes to, in a chunk of its input warp
+  const int8_t* from_;  // where it lies
+  int64_t next_tile_;   // and the same of the next tile
 };
 
 // The columns that a lane reads as the B operand, as CodePointers.
 template <int kColumnTiles>
 class ChunkColumns {
  public:
-  LOWBIT_DEVICE explicit ChunkColumns(const Chunks& chunks, int lane) : chunks_(chunks) {
+  LOWBIT_DEVICE explicit ChunkColumns(const Chunks<kColumnTiles>& chunks, int lane) : chunks_(chunks) {
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
       const int column = min(8 * c + (lane >> 2), chunks.columns() - 1);
@@ -152,7 +149,7 @@ class ChunkColumns {
   }
 
  private:
-  Chunks chunks_;
+  Chunks<kColumnTiles> chunks_;
   int first_[kColumnTiles];      // of half 0, in the chunk
   int halves_[kColumnTiles][2];  // of this turn, in all of the memory
 };

@@ -40,6 +40,10 @@ struct Words {
 #pragma unroll
     for (int q = 0; q < kSteps; ++q) step[q] = load_stream(superblock + q * kStepWords);
   }
+  LOWBIT_DEVICE void load_if(bool wanted, const uint4* superblock) {
+#pragma unroll
+    for (int q = 0; q < kSteps; ++q) step[q] = load_stream_if(wanted, superblock + q * kStepWords);
+  }
 };
 
 // B registers of this lane for the four steps of a field.
@@ -60,14 +64,14 @@ class SpanPointer {
  public:
   SpanPointer() = default;
   LOWBIT_DEVICE SpanPointer(const void* first, const Spans& spans)
-      : first_(static_cast<const uint4*>(first)), step_(spans.step) {
-    if (kStepping) first_ = advance(first_, spans.first - spans.step, kWords);
+      : first_(static_cast<const uint4*>(first)) {
+    if (kStepping) first_ = advance(first_, spans.first - 1, kWords);
     first_ = in_register(first_);
   }
 
   LOWBIT_DEVICE void next_span(int span) {
     if (kStepping) {
-      first_ = in_register(advance(first_, in_register(step_), kWords));
+      first_ = in_register(first_ + kWords);
     } else {
       span_ = in_register(advance(first_, span, kWords));
     }
@@ -77,7 +81,6 @@ class SpanPointer {
  private:
   const uint4* first_;  // kStepping: of the span; before the first next_span() a step before
   const uint4* span_;
-  int step_;
 };
 
 // The columns that a lane reads as the B operand, through L1, where the block's other row warps find them as

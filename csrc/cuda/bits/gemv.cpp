@@ -30,8 +30,7 @@ GemvShape gemv_shape(const Layer& layer, bool grouped, int32_t per_token, int64_
   shape.groups = row_blocks(layer, shape.row_tiles) * shape.passes;
 
   const int64_t spans = (layer.in_features + kSpanInputs - 1) / kSpanInputs;
-  const int64_t most_spans = (spans + partition.splits - 1) / partition.splits;
-  const int64_t turns = (most_spans + partition.input_warps - 1) / partition.input_warps;
+  const int64_t turns = (spans + partition.parts() - 1) / partition.parts();
   const bool in_chunks = !grouped && form_of(layer) == Form::one;
   const int64_t chunks = in_chunks ? chunks_bytes(static_cast<int>(std::min(columns, count)),
                                                   partition.input_warps, static_cast<int>(turns))

@@ -2,8 +2,9 @@
 //
 //                        split 0                split 1
 //                input warp 0   1   ...         0   1   ...
-//   row warp 0     tile T       T               T   T         spans first + w, first + w + input_warps, ...
-//   row warp 1     tile T + 1   T + 1           ...           of the split's own range, each
+//   row warp 0     tile T       T               T   T
+//   row warp 1     tile T + 1   T + 1           ...
+//   inputs         part 0   1   ...             ...           ranges of spans, in order
 //
 // A block reads each column of its range once for all its rows, so it wants many rows; the splits are what
 // leaves enough blocks.
@@ -22,6 +23,7 @@ struct BlockTask {
   int column_pass;
   const SegmentParams& segment;
   int first_tile;
+  int turns;  // spans of a part, at most: some have one less
   WarpPlace place;
   WarpTask warp;
 
@@ -38,13 +40,15 @@ struct BlockTask {
         column_pass(block % p.column_passes),
         segment(p.layer.segments[segment_of(p.layer, block / p.column_passes)]),
         first_tile((block / p.column_passes - segment.first_block) * p.partition.row_warps * row_tiles),
+        turns((p.layer.spans + p.partition.parts() - 1) / p.partition.parts()),
         place(place_of(p.partition, thread)),
         warp{p.layer,
              segment,
              0,
              column_pass * columns,
              place.lane,
-             {first_span(p, split) + place.input_warp, place.input_warps, first_span(p, split + 1)}} {
+             Spans::of_part(p.layer.spans, split * place.input_warps + place.input_warp,
+                            p.partition.parts())} {
     // Warps of tiles behind the last one compute it once more; it is finished by the warps it belongs to.
     warp.tile = min(first_tile + place.row_warp * row_tiles, tiles_of(segment) - 1);
   }
@@ -53,9 +57,6 @@ struct BlockTask {
     const int warp = thread / 32;
     return {warp / partition.input_warps, partition.row_warps, warp % partition.input_warps,
             partition.input_warps, thread & 31};
-  }
-  static LOWBIT_DEVICE int first_span(const GemvParams& p, int split) {
-    return p.layer.spans * split / p.partition.splits;
   }
 };
 

@@ -47,12 +47,11 @@ __global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_whole(kForm, kColum
   const BlockResults results{p.partition.row_warps * Meeting::kWarpRows, kColumns / per_token,
                              task.segment.rows - task.first_row(), p.x.tokens - first_token};
   finish_together<WholeSum<kForm>>(
-      p.x, p.partition.splits, task.split, task.block, results,
+      p.x, p.partition, task.split, task.block, results,
       [&](int row, int token) {
-        const auto total = [&](int column) -> WholeSum<kForm> {
-          return Meeting::total(met, p.partition.input_warps, row, column);
-        };
-        return per_token == 2 ? 256 * total(2 * token) + total(2 * token + 1) : total(token);
+        return Meeting::total(met, p.partition.input_warps, row, [&](const auto& sum) -> WholeSum<kForm> {
+          return per_token == 2 ? WholeSum<kForm>{256} * sum(2 * token) + sum(2 * token + 1) : sum(token);
+        });
       },
       [&](int row, int token, int64_t sum) {
         finish_whole(p.layer, task.segment, p.x, task.first_row() + row, first_token + token, sum);
@@ -78,12 +77,11 @@ LOWBIT_DEVICE void grouped_block(const GemvParams& p, const SumUp& sum_up) {
   const BlockResults results{p.partition.row_warps * Meeting::kWarpRows, kColumns / per_token,
                              task.segment.rows - task.first_row(), p.x.tokens - first_token};
   finish_together<float>(
-      p.x, p.partition.splits, task.split, task.block, results,
+      p.x, p.partition, task.split, task.block, results,
       [&](int row, int token) {
-        const auto total = [&](int column) {
-          return Meeting::total(met, p.partition.input_warps, row, column);
-        };
-        return per_token == 2 ? fmaf(256.0f, total(2 * token), total(2 * token + 1)) : total(token);
+        return Meeting::total(met, p.partition.input_warps, row, [&](const auto& sum) {
+          return per_token == 2 ? fmaf(256.0f, sum(2 * token), sum(2 * token + 1)) : sum(token);
+        });
       },
       [&](int row, int token, float sum) {
         finish_grouped(p.layer, task.segment, p.x, p.offset_factor, task.first_row() + row,

@@ -12,7 +12,7 @@ LOWBIT_DEVICE void whole_sums(const BlockTask& block, const Columns& x, char* sh
   const WarpTask& task = block.warp;
   const LayerParams& layer = task.layer;
   if constexpr (kForm == Form::one) {
-    ChunkColumns<kColumnTiles> codes({task, x, 8 * kColumnTiles, block.place, shared}, task.lane);
+    ChunkColumns<kColumnTiles> codes({task, x, block.place, block.turns, shared}, task.lane);
     whole_pass<1>(task, codes, layer.passes[0], sums);
     __syncthreads();  // the last chunk has been read, its place is free
   } else if constexpr (kForm == Form::two) {
@@ -41,7 +41,7 @@ LOWBIT_DEVICE void add_scaled_offsets(const WarpTask& task, const Columns& x, fl
                                       float (&y)[kColumnTiles][4]) {
   constexpr int kUnits = units_per_field(kFlush);
   RowScales<kFlush, T> rows(task);
-  ScalesOf<kColumnTiles, kFlush, kPairs> columns(task, x);
+  ScalesOf<kColumnTiles, kFlush, kPairs, false> columns(task, x);
   RowValues<int16_t, kUnits> offsets[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -50,7 +50,7 @@ LOWBIT_DEVICE void add_scaled_offsets(const WarpTask& task, const Columns& x, fl
   }
   const float factors[2] = {x.per_token == 2 ? 0.0f : factor, factor};
 #pragma unroll 1
-  for (int span = task.spans.first; span < task.spans.end; span += task.spans.step) {
+  for (int span = task.spans.first; span < task.spans.end; span = Spans::after(span)) {
     rows.next_span(span);
     columns.next_span(span);
     offsets[0].next_span(span);

@@ -20,6 +20,10 @@ struct TileWords {
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) tile[r].load(superblocks[r] + words_further);
   }
+  LOWBIT_DEVICE void load_if(bool wanted, const uint4* const (&superblocks)[kRowTiles]) {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) tile[r].load_if(wanted, superblocks[r]);
+  }
 };
 
 // Where superblocks of a warp's row tiles lie. Tiles behind the last one are the last one again.
@@ -44,7 +48,8 @@ struct TilePointers {
 // multiply(superblock of the span, its words) for all superblocks of the warp's spans in order; `source`,
 // what is read beside the weights, is told of every span before. Two sets of registers take turns, so that
 // none is copied; where a span is one superblock that takes the loop twice, which a kShort loop does without.
-template <int kWidth, bool kShort, int kRowTiles, class Source, class Multiply>
+// Where it is several, kAhead lets the loads of the next span go as far ahead as there are registers.
+template <int kWidth, bool kShort, bool kAhead, int kRowTiles, class Source, class Multiply>
 LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& source,
                               const Multiply& multiply) {
   constexpr int kSpanWords = kWidth * kSuperblockWords;  // 8 fields, 8 / kWidth to a superblock
@@ -67,7 +72,7 @@ LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& so
   if constexpr (kWidth == 1 && kShort) {
 #pragma unroll 1
     while (span < spans.end) {
-      const int following = span + spans.step;
+      const int following = Spans::after(span);
       if (following < spans.end) load_span(odd, following);
       source.next_span(span);
       multiply(0, even);
@@ -77,13 +82,13 @@ LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& so
   } else if constexpr (kWidth == 1) {
 #pragma unroll 1
     while (true) {
-      int following = span + spans.step;
+      int following = Spans::after(span);
       if (following < spans.end) load_span(odd, following);
       source.next_span(span);
       multiply(0, even);
       if (following >= spans.end) break;
       span = following;
-      following += spans.step;
+      following = Spans::after(span);
       if (following < spans.end) load_span(even, following);
       source.next_span(span);
       multiply(0, odd);
@@ -93,7 +98,7 @@ LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& so
   } else {
 #pragma unroll 1
     while (span < spans.end) {
-      const int following = span + spans.step;
+      const int following = Spans::after(span);
       source.next_span(span);
 #pragma unroll
       for (int j = 0; j < kWidth; j += 2) {
@@ -101,6 +106,10 @@ LOWBIT_DEVICE void walk_spans(const WarpTask& task, const Pass& pass, Source& so
         multiply(j, even);
         if (j + 2 < kWidth) {
           even.load(words, (j + 2) * kSuperblockWords);
+        } else if constexpr (kAhead) {
+          // With an address of its own, as sm_120 puts the loads behind the products otherwise.
+          tiles.at_span(in_register(following), kSpanWords, words);
+          even.load_if(following < spans.end, words);
         } else if (following < spans.end) {
           load_span(even, following);
         }
@@ -163,7 +172,7 @@ LOWBIT_DEVICE void whole_pass(const WarpTask& task, Source& codes, const Pass& p
   constexpr int kFields = 8 / kWidth;
   int fields[kFields][kRowTiles][kColumnTiles][4] = {};
   int rest[kRowTiles][kColumnTiles][4] = {};
-  walk_spans<kWidth, false, kRowTiles>(
+  walk_spans<kWidth, false, kColumnTiles == 2, kRowTiles>(
       task, pass, codes, [&](int superblock, const TileWords<kRowTiles>& words) {
         Fields<kWidth> digits[kRowTiles];
 #pragma unroll
@@ -210,7 +219,8 @@ template <int kColumnTiles, Flush kFlush, class T, bool kShare, bool kPairs = fa
 struct GroupedSource {
   CodePointers<kColumnTiles, kPairs> codes;
   Flusher<kFlush, T, kShare, kPairs> flusher;
-  ScalesOf<kColumnTiles, kFlush, kPairs> scales;
+  // With all of the bits in one pass, and scales by 128, tokens of two columns are pairs.
+  ScalesOf<kColumnTiles, kFlush, kPairs, !kShare && kFlush != Flush::by_32> scales;
 
   LOWBIT_DEVICE GroupedSource(const WarpTask& task, const Columns& x, const Pass& pass)
       : codes(task, x), flusher{RowScales<kFlush, T, kPairs>(task), pass.sums_share}, scales(task, x) {}
@@ -246,8 +256,9 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
   constexpr bool kBySteps = kFlush == Flush::by_32;
   constexpr bool kShort = kBySteps || (kColumnTiles == 2 && !kPairs) || (kWidth == 2 && !kShare);
   constexpr bool kHeavy = kShort || kColumnTiles == 2;
+  constexpr bool kAhead = !(kBySteps && kShare);  // there it would take more registers than there are
   GroupedSource<kColumnTiles, kFlush, T, kShare, kPairs> source(task, x, pass);
-  walk_spans<kWidth, kShort, 1>(task, pass, source, [&](int superblock, const TileWords<1>& words) {
+  walk_spans<kWidth, kShort, kAhead, 1>(task, pass, source, [&](int superblock, const TileWords<1>& words) {
     Fields<kWidth> digits;
 #pragma unroll
     for (int f = 0; f < kFields; ++f) {

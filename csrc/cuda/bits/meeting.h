@@ -1,10 +1,38 @@
 // Where partial sums of the same rows meet: those of a block's input warps in shared memory, those of blocks
-// that share rows in device memory. All are added in ascending order of their inputs.
+// that share rows in device memory.
+//
+// IN WHICH ORDER. A sum has the same bits however its parts go to warps and blocks:
+//
+//   12 parts   0   1   2   3   4   5   6   7   8   9  10  11
+//   in pairs   '-+-'   '-+-'   '-+-'   '-+-'   '-+-'   '-+-'     what a block of two input warps adds
+//                '---+---'       '---+---'       '---+---'       and of four
+//   in order         '-------+-------'               |
+//                            '-----------+-----------'
+//
+// in pairs as far as their number is even, kMaxWarps parts at most; what is left in ascending order.
 #pragma once
 
 #include "cuda/bits/params.h"
 
 namespace lowbit::cuda {
+
+// The sum of `count` parts from `first` on, in pairs: a power of two, kMost at most.
+template <int kMost = kMaxWarps, class Part>
+LOWBIT_DEVICE auto add_in_pairs(const Part& part, int first, int count) {
+  if constexpr (kMost > 1) {
+    if (count > 1) {
+      const int half = count / 2;
+      return add_in_pairs<kMost / 2>(part, first, half) + add_in_pairs<kMost / 2>(part, first + half, half);
+    }
+  }
+  return part(first);
+}
+
+// Blocks whose sums are added in pairs, before what that gives is added in ascending order.
+LOWBIT_DEVICE int splits_in_pairs(const Partition& partition) {
+  const int parts = partition.parts();
+  return min(parts & -parts, kMaxWarps) / partition.input_warps;
+}
 
 // Sums of a block in shared memory: by warp, row tile of the warp, tile of columns, register and lane.
 template <int kRowTiles, int kColumnTiles>
@@ -33,13 +61,15 @@ struct MeetingPoint {
     __syncthreads();
   }
 
-  // Over the input warps. `row` counts from the block's first.
-  template <class T>
-  static LOWBIT_DEVICE T total(const T* shared, int input_warps, int row, int column) {
-    const int warp = row / kWarpRows * input_warps;
-    T sum = shared[index(warp, row % kWarpRows, column)];
-    for (int w = 1; w < input_warps; ++w) sum += shared[index(warp + w, row % kWarpRows, column)];
-    return sum;
+  // Over the input warps, of value(sums) where sums(column) are those of a warp. `row` counts from the
+  // block's first.
+  template <class T, class Value>
+  static LOWBIT_DEVICE auto total(const T* shared, int input_warps, int row, const Value& value) {
+    const int first = row / kWarpRows * input_warps;
+    const auto part = [&](int warp) {
+      return value([&](int column) { return shared[index(warp, row % kWarpRows, column)]; });
+    };
+    return add_in_pairs(part, first, input_warps);
   }
 };
 
@@ -71,10 +101,11 @@ LOWBIT_DEVICE bool is_last_to_arrive(uint32_t* arrivals, int blocks) {
 }
 
 // finish(row, token, sum) for all results, where own(row, token) is this block's share of a sum of type Sum
-// and `split` its place among the p.splits blocks that share rows, those of `group`.
+// and `split` its place among the blocks that share rows, those of `group`.
 template <class Sum, class Own, class Finish>
-LOWBIT_DEVICE void finish_together(const Columns& x, int splits, int split, int64_t group,
+LOWBIT_DEVICE void finish_together(const Columns& x, const Partition& partition, int split, int64_t group,
                                    const BlockResults& results, const Own& own, const Finish& finish) {
+  const int splits = partition.splits;
   if (splits == 1) {
     results.for_each([&](int row, int token) { finish(row, token, own(row, token)); });
     return;
@@ -86,8 +117,10 @@ LOWBIT_DEVICE void finish_together(const Columns& x, int splits, int split, int6
   if (!is_last_to_arrive(x.arrivals + group, splits)) return;
   results.for_each([&](int row, int token) {
     const Sum* const parts = all + token * results.rows + row;
-    Sum sum = __ldcg(parts);
-    for (int s = 1; s < splits; ++s) sum += __ldcg(parts + s * size);
+    const auto part = [&](int s) { return __ldcg(parts + s * size); };
+    const int in_pairs = splits_in_pairs(partition);
+    Sum sum = add_in_pairs(part, 0, in_pairs);
+    for (int s = in_pairs; s < splits; s += in_pairs) sum += add_in_pairs(part, s, in_pairs);
     finish(row, token, sum);
   });
 }

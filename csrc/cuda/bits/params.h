@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/bits/bits.h"
+#include "cuda/ptx/integer.h"
 
 namespace lowbit::cuda {
 
@@ -61,9 +62,15 @@ float offset_factor(const LayerParams& layer, int32_t active_bits, int32_t per_t
 void check_whole(const Layer& layer);
 void check_blocks(int64_t blocks, int64_t tokens);
 
-// The spans of one warp: first, first + step, ... below end.
+// The spans of one warp: its part of a row's.
 struct Spans {
-  int first, step, end;
+  int first, end;
+
+  LOWBIT_DEVICE static Spans of_part(int spans, int part, int parts) {
+    return {spans * part / parts, spans * (part + 1) / parts};
+  }
+  // In a register: who knows that spans follow each other keeps an address for every array that they index.
+  LOWBIT_DEVICE static int after(int span) { return in_register(span + 1); }
 };
 
 // A warp's place in its block.

@@ -91,13 +91,13 @@ LOWBIT_DEVICE void walk_planes(const WarpTask& task, const Pass& pass, Source& s
   load(spans.first, 0);
   source.begin_pass();
 #pragma unroll 1
-  for (int span = spans.first; span < spans.end; span += spans.step) {
+  for (int span = spans.first; span < spans.end; span = Spans::after(span)) {
     source.next_span(span);
     const Nibbles first(planes);
     load(span, 1);
     multiply(0, first);
     const Nibbles second(planes);
-    if (span + spans.step < spans.end) load(span + spans.step, 0);
+    if (span + 1 < spans.end) load(span + 1, 0);
     multiply(1, second);
   }
 }

@@ -66,29 +66,60 @@ class FieldValues {
   uint4 raw_;
 };
 
-// Of a row of the weight, and of a token (cuda/activations/columns.h).
+// Of a row of the weight.
 template <class T, int kPerField, bool kStepping = false>
 using RowValues = FieldValues<T, kPerField, 1, load_constant, kStepping>;
-template <int kPerField, bool kStepping = false>
-using TokenValues = FieldValues<float, kPerField, kTileTokens, load_cached, kStepping>;
+
+// Of the tokens of two columns next to each other (cuda/activations/columns.h). Where tokens have one column
+// (kSingle), theirs lie side by side; those that do not exist can be read, and nothing of what is computed
+// with them is stored.
+template <int kPerField, bool kSingle>
+class TokenValues {
+ public:
+  TokenValues() = default;
+  LOWBIT_DEVICE TokenValues(const float* first, const float* second, const Spans& spans)
+      : words_{{first, spans}} {
+    if (!kSingle) words_[kPointers - 1] = {second, spans};
+  }
+
+  LOWBIT_DEVICE void next_span(int span) {
+#pragma unroll
+    for (int i = 0; i < kPointers; ++i) words_[i].next_span(span);
+  }
+  LOWBIT_DEVICE void visit(int field) {
+    if (field * kPerField % 4 != 0) return;
+    const int word = field * kPerField / 4 * kTileTokens;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      raw_[i] = load_cached(kSingle ? words_[0] + (word + i) : words_[i % kPointers] + word);
+    }
+  }
+  LOWBIT_DEVICE float at(int i, int field, int index) const {
+    return value_of<float>(raw_[i], (field * kPerField + index) % 4);
+  }
+
+ private:
+  static constexpr int kPointers = kSingle ? 1 : 2;
+
+  SpanPointer<kSpanFields * kPerField / 4 * kTileTokens, false> words_[kPointers];
+  uint4 raw_[2];
+};
 
 // Scales and sums of the activations of the two columns of each tile of eight whose sums a lane holds.
-template <int kColumnTiles, Flush kFlush>
+template <int kColumnTiles, Flush kFlush, bool kSingle>
 struct ColumnScales {
-  TokenValues<1> scales[kColumnTiles][2];
-  TokenValues<units_per_field(kFlush)> sums[kColumnTiles][2];
+  TokenValues<1, kSingle> scales[kColumnTiles];
+  TokenValues<units_per_field(kFlush), kSingle> sums[kColumnTiles];
 
   LOWBIT_DEVICE ColumnScales(const WarpTask& task, const Columns& x) {
-    const int last = static_cast<int>(x.tokens) - 1;
+    const int last = static_cast<int>(x.tokens) - 1, set = task.segment.set;
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int column = task.first_column + kTileColumns * c + 2 * (task.lane & 3) + i;
-        const int token = min(x.per_token == 2 ? column >> 1 : column, last);
-        scales[c][i] = {x.scales_of(task.segment.set, token), task.spans};
-        if constexpr (has_units(kFlush)) sums[c][i] = {x.sums_of(task.segment.set, token), task.spans};
-      }
+      const int column = task.first_column + kTileColumns * c + 2 * (task.lane & 3);
+      const int first = kSingle ? column : min(x.per_token == 2 ? column >> 1 : column, last);
+      const int second = min(x.per_token == 2 ? first : first + 1, last);
+      scales[c] = {x.scales_of(set, first), x.scales_of(set, second), task.spans};
+      if constexpr (has_units(kFlush)) sums[c] = {x.sums_of(set, first), x.sums_of(set, second), task.spans};
     }
   }
 
@@ -96,31 +127,22 @@ struct ColumnScales {
   LOWBIT_DEVICE void next_span(int span) {
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        scales[c][i].next_span(span);
-        if constexpr (has_units(kFlush)) sums[c][i].next_span(span);
-      }
+      scales[c].next_span(span);
+      if constexpr (has_units(kFlush)) sums[c].next_span(span);
     }
   }
   LOWBIT_DEVICE void visit(int field) {
 #pragma unroll
-    for (int c = 0; c < kColumnTiles; ++c) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) scales[c][i].visit(field);
-    }
+    for (int c = 0; c < kColumnTiles; ++c) scales[c].visit(field);
     if constexpr (has_units(kFlush)) visit_sums(field);
   }
   LOWBIT_DEVICE void visit_sums(int field) {
 #pragma unroll
-    for (int c = 0; c < kColumnTiles; ++c) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) sums[c][i].visit(field);
-    }
+    for (int c = 0; c < kColumnTiles; ++c) sums[c].visit(field);
   }
 
   LOWBIT_DEVICE float sum(int tile, int i, int field, int unit) const {
-    return sums[tile][i].at(field, unit);
+    return sums[tile].at(i, field, unit);
   }
 };
 
@@ -165,9 +187,9 @@ struct PairScales {
   static LOWBIT_DEVICE int token_of(const WarpTask& task) { return task.first_column / 2 + (task.lane & 3); }
 };
 
-template <int kColumnTiles, Flush kFlush, bool kPairs>
+template <int kColumnTiles, Flush kFlush, bool kPairs, bool kSingle>
 using ScalesOf =
-    std::conditional_t<kPairs, PairScales<kColumnTiles, kFlush>, ColumnScales<kColumnTiles, kFlush>>;
+    std::conditional_t<kPairs, PairScales<kColumnTiles, kFlush>, ColumnScales<kColumnTiles, kFlush, kSingle>>;
 
 // Scales of the weight of the two rows whose sums a lane holds.
 template <Flush kFlush, class T, bool kStepping = false>
@@ -226,17 +248,18 @@ struct Flusher {
   RowScales<kFlush, T, kStepping> rows;
   float share;
 
-  template <int kColumnTiles>
+  template <int kColumnTiles, bool kSingle>
   LOWBIT_DEVICE void flush(const int (&sums)[4], const int (&start)[4], int, int field, int unit,
-                           const ColumnScales<kColumnTiles, kFlush>& columns, int tile, float (&y)[4]) const {
+                           const ColumnScales<kColumnTiles, kFlush, kSingle>& columns, int tile,
+                           float (&y)[4]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float sum = __int_as_float(sums[i]) - __int_as_float(start[i]);
-      const float scale = columns.scales[tile][i & 1].at(field, 0);
+      const float scale = columns.scales[tile].at(i & 1, field, 0);
       if constexpr (kFlush == Flush::row) {
         y[i] = fmaf(sum, scale, y[i]);
       } else {
-        float rest = columns.sums[tile][i & 1].at(field, unit);
+        float rest = columns.sums[tile].at(i & 1, field, unit);
         if (kShare) rest *= share;
         y[i] = fmaf(fmaf(sum, scale, rest), rows.rows[i >> 1].at(field, unit), y[i]);
       }

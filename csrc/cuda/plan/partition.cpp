@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t kMaxSplits = 16;  // of the inputs over blocks
 // Shared memory of a block on every target, less what the system takes.
 constexpr int64_t kSharedBytes = 96 << 10;
-// What rows whose sums depend on the split are split for: for all of them the product of their times is
+// What rows whose sums depend on their parts are cut for: for all of them the product of their times is
 // least.
 constexpr int64_t kTypicalTokens[] = {1, 4, 8, 16};
 
@@ -20,22 +20,24 @@ struct Choice {
   double cost = std::numeric_limits<double>::infinity();
 };
 
-// The same for every number of tokens where the split of a row is.
 bool fits_shared(const Product& product, const Partition& partition) {
-  if (product.b1) return true;
-  const int64_t most = product.grouped ? kPassColumns / product.per_token : product.tokens;
-  return gemv_shape(product.layer, product.grouped, product.per_token, most, partition).shared_bytes <=
-         kSharedBytes;
+  return product.b1 ||
+         gemv_shape(product.layer, product.grouped, product.per_token, product.tokens, partition)
+                 .shared_bytes <= kSharedBytes;
 }
 
-// Rows of least cost for a split of the inputs; among equals the smallest block.
-Choice choose_rows(const Product& product, int32_t input_warps, int32_t splits) {
+// Of least cost where the inputs are cut into so many parts; among equals the smallest block.
+Choice choose_for_parts(const Product& product, int32_t parts, int64_t most_splits) {
   Choice best;
-  for (int32_t row_warps = 1; row_warps * input_warps <= kMaxWarps; ++row_warps) {
-    const Partition candidate{row_warps, input_warps, splits};
-    if (!fits_shared(product, candidate)) continue;
-    const double cost = cost_of(product, candidate);
-    if (cost < best.cost) best = {candidate, cost};
+  for (int32_t input_warps = 1; input_warps <= kMaxWarps && parts % input_warps == 0; input_warps *= 2) {
+    const int32_t splits = parts / input_warps;
+    if (splits > most_splits) continue;
+    for (int32_t row_warps = 1; row_warps * input_warps <= kMaxWarps; ++row_warps) {
+      const Partition candidate{row_warps, input_warps, splits};
+      if (!fits_shared(product, candidate)) continue;
+      const double cost = cost_of(product, candidate);
+      if (cost < best.cost) best = {candidate, cost};
+    }
   }
   return best;
 }
@@ -43,26 +45,21 @@ Choice choose_rows(const Product& product, int32_t input_warps, int32_t splits) 
 Partition search(const Product& product) {
   const int64_t spans = (product.layer.in_features + kSpanInputs - 1) / kSpanInputs;
   const int64_t most_splits = product.b1 ? 1 : std::min(kMaxSplits, (spans + 1) / 2);
+  const auto most_parts = static_cast<int32_t>(std::min(spans, kMaxWarps * most_splits));
   Choice best;
-  for (int32_t splits = 1; splits <= most_splits; ++splits) {
-    for (int32_t input_warps = 1; input_warps <= kMaxWarps && input_warps * splits <= spans;
-         input_warps *= 2) {
-      Choice choice;
-      if (product.grouped) {
-        choice = {{1, input_warps, splits}, 1};
-        Product typical = product;
-        for (const int64_t tokens : kTypicalTokens) {
-          typical.tokens = tokens;
-          choice.cost *= choose_rows(typical, input_warps, splits).cost;
-        }
-      } else {
-        choice = choose_rows(product, input_warps, splits);
+  for (int32_t parts = 1; parts <= most_parts; ++parts) {
+    Choice choice = choose_for_parts(product, parts, most_splits);
+    if (product.grouped) {
+      choice.cost = 1;
+      Product typical = product;
+      for (const int64_t tokens : kTypicalTokens) {
+        typical.tokens = tokens;
+        choice.cost *= choose_for_parts(typical, parts, most_splits).cost;
       }
-      if (choice.cost < best.cost) best = choice;
     }
+    if (choice.cost < best.cost) best = choice;
   }
-  if (!product.grouped) return best.partition;
-  return choose_rows(product, best.partition.input_warps, best.partition.splits).partition;
+  return best.partition;
 }
 
 // All that a search looks at.

@@ -19,6 +19,26 @@ LOWBIT_DEVICE uint4 load_stream(const uint4* source) {
 #endif
 }
 
+// The same where it is `wanted`; else the value is undefined. A load under a branch leaves a register as it
+// was where the branch is not taken, so the compiler may not load before the register's old value is used up,
+// or moves that; this one it may put anywhere.
+LOWBIT_DEVICE uint4 load_stream_if(bool wanted, const uint4* source) {
+#ifdef LOWBIT_EMULATED
+  constexpr uint32_t kUndefined = 0xdeadbeef;
+  return wanted ? load_stream(source) : uint4{kUndefined, kUndefined, kUndefined, kUndefined};
+#else
+  uint4 value;
+  asm("{\n"
+      ".reg .pred wanted;\n"
+      "setp.ne.u32 wanted, %5, 0;\n"
+      "@wanted ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+      "}"
+      : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+      : "l"(source), "r"(static_cast<uint32_t>(wanted)));
+  return value;
+#endif
+}
+
 // 16 bytes that neighbours read as well (activations): kept in L1. Volatile and without `.nc`, because the
 // previous kernel may have written them while this one was already running.
 LOWBIT_DEVICE uint4 load_cached(const uint4* source) {
@@ -150,15 +170,20 @@ class SharedAddress {
 
   LOWBIT_DEVICE SharedAddress operator+(uint32_t bytes) const { return SharedAddress(value_ + bytes); }
 
-  // Starts the copy of 16 bytes to it, as cp_async_16.
-  LOWBIT_DEVICE void copy_async_16(const void* global) const {
+  // Starts the copy of 16 bytes to it, as cp_async_16; nothing at all where not `wanted`.
+  LOWBIT_DEVICE void copy_async_16_if(bool wanted, const void* global) const {
 #ifdef LOWBIT_EMULATED
-    emulated::cp_async_16(reinterpret_cast<void*>(value_), global, true);
+    if (wanted) emulated::cp_async_16(reinterpret_cast<void*>(value_), global, true);
 #else
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
-                 :
-                 : "r"(value_), "l"(global)
-                 : "memory");
+    asm volatile(
+        "{\n"
+        ".reg .pred wanted;\n"
+        "setp.ne.u32 wanted, %2, 0;\n"
+        "@wanted cp.async.cg.shared.global.L2::128B [%0], [%1], 16;\n"
+        "}"
+        :
+        : "r"(value_), "l"(global), "r"(static_cast<uint32_t>(wanted))
+        : "memory");
 #endif
   }
 
