@@ -19,6 +19,9 @@ export CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=ON -DLOWBIT_BUILD_EMULATED=ON -DCMAKE_C
 # The demo runs on the CPU: it does not wait for the GPU kernels' compilers.
 demo: CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=OFF -DLOWBIT_BUILD_EMULATED=OFF
 
+# Where bytecode may not be kept, every process compiles torch and transformers anew: six seconds each.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test build bench kernels rivals asm-report cuda-report cuda-mutations triton-report triton-tables lint format clean
 
 demo: build

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 _SCALE_DTYPES = ("float16", "bfloat16", "float32")
 
 
-def _check_integer(scheme: str, name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+def check_integer(
+    what: str, value: object, minimum: int, maximum: int | None = None, layer: str | None = None
+) -> None:
+    """Raise ValueRangeError, which begins with ``what``, unless ``value`` is an int in this range."""
     allowed = f"an integer >= {minimum}" if maximum is None else f"an integer {minimum}..{maximum}"
-    # bool is an int to Python, not to a reader of the configuration.
+    # A bool is an int to Python, not to a reader of the configuration; no operator takes a float.
     if type(value) is not int or value < minimum or (maximum is not None and value > maximum):
-        raise ValueRangeError(f"{scheme}: bad {name}", found=repr(value), allowed=allowed)
+        raise ValueRangeError(what, layer=layer, found=repr(value), allowed=allowed)
 
 
 def _check_group_size(scheme: str, value: object) -> None:
@@ -101,7 +104,7 @@ class BinaryMoS(_FloatActivations, Scheme):
     def __post_init__(self) -> None:
         super().__post_init__()
         # One expert has nothing to mix: that is OneBit.
-        _check_integer(self.name, "experts", self.experts, 2)
+        check_integer(f"{self.name}: bad experts", self.experts, 2)
 
     def quantize(self, weight: Tensor, layer: str | None = None) -> Signs:
         from lowbit.quantizers.signs import quantize_binary_mos
@@ -157,10 +160,10 @@ class BipolarInt(Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_integer(self.name, "weight_bits", self.weight_bits, 1, 8)
+        check_integer(f"{self.name}: bad weight_bits", self.weight_bits, 1, 8)
         if self.activation_bits is None:
             object.__setattr__(self, "activation_bits", 0)
-        _check_integer(self.name, "activation_bits", self.activation_bits, 0, 8)
+        check_integer(f"{self.name}: bad activation_bits", self.activation_bits, 0, 8)
         _check_group_size(self.name, self.group_size)
         if type(self.asymmetric) is not bool:
             raise ValueRangeError(
@@ -192,9 +195,9 @@ class ChannelCodebook(_FloatActivations, Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_integer(self.name, "clusters", self.clusters, 1, 65536)
-        _check_integer(self.name, "rank", self.rank, 0)
-        _check_integer(self.name, "axis", self.axis, 0, 1)
+        check_integer(f"{self.name}: bad clusters", self.clusters, 1, 65536)
+        check_integer(f"{self.name}: bad rank", self.rank, 0)
+        check_integer(f"{self.name}: bad axis", self.axis, 0, 1)
 
     def quantize(self, weight: Tensor, layer: str | None = None) -> CodebookChannel:
         from lowbit.quantizers.codebook import quantize_channels
@@ -217,7 +220,7 @@ class ScalarCodebook(_FloatActivations, Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_integer(self.name, "bits", self.bits, 1, 8)
+        check_integer(f"{self.name}: bad bits", self.bits, 1, 8)
         fraction = self.outlier_fraction
         if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
             raise ValueRangeError(
@@ -240,8 +243,8 @@ class VectorCodebook(_FloatActivations, Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_integer(self.name, "codebooks", self.codebooks, 1)
-        _check_integer(self.name, "vector_size", self.vector_size, 1, 64)
+        check_integer(f"{self.name}: bad codebooks", self.codebooks, 1)
+        check_integer(f"{self.name}: bad vector_size", self.vector_size, 1, 64)
 
     def quantize(self, weight: Tensor, layer: str | None = None) -> CodebookVector:
         from lowbit.quantizers.codebook import quantize_vectors

@@ -6,7 +6,15 @@ import pytest
 import torch
 from lowbit.errors import BackendError, DtypeError, ShapeError, UnsupportedLayerError, ValueRangeError
 from lowbit.formats import packed_from_tensors
-from lowbit.modules import CodebookLinear, PlanesLinear, QuantizedLinear, SignsLinear, make_linear
+from lowbit.modules import (
+    CodebookLinear,
+    PackedEmbedding,
+    PackedModule,
+    PlanesLinear,
+    QuantizedLinear,
+    SignsLinear,
+    make_linear,
+)
 from lowbit.schemes import BipolarInt, GroupedSigns, OneBit, ScalarCodebook, Scheme
 from torch import Tensor, nn
 
@@ -117,9 +125,20 @@ def test_active_bits_reads_the_first_planes(backend: str, x: Tensor) -> None:
 @pytest.mark.parametrize("scheme", [ScalarCodebook(bits=3), OneBit()])
 def test_active_bits_of_what_is_not_nested(scheme: Scheme) -> None:
     layer = make_linear(scheme.quantize(torch.randn(8, 32)), name="head")
-    with pytest.raises(ValueRangeError, match=r"layer 'head': active_bits of a .* only planes are nested"):
-        layer.active_bits = 2
-    assert not hasattr(layer, "active_bits")
+    _refuses_bits(layer)
+
+
+def test_active_bits_of_an_embedding() -> None:
+    packed = BipolarInt(4).quantize(torch.randn(8, 32))
+    _refuses_bits(PackedEmbedding(packed, dtype=torch.float32, name="head"))
+
+
+def _refuses_bits(module: PackedModule) -> None:
+    for name in ("active_bits", "activation_bits"):
+        with pytest.raises(ValueRangeError, match=rf"layer 'head': {name} of a .*only a PlanesLinear"):
+            setattr(module, name, 2)
+        setattr(module, name, None)
+        assert not hasattr(module, name)
 
 
 def test_activation_bits_come_from_the_scheme_and_can_change(backend: str, x: Tensor) -> None:

@@ -47,8 +47,7 @@ struct Sums {
 //   codes  int8  [tokens][chunks][8 j][lanes][4 t]   of input 32 lane + 8 t + j of the chunk; padding 0
 //   scales float [tokens][chunks][lanes]             of the 32 inputs of a lane; NaN for a non-finite token
 //   sums   float [tokens]                            sum of code * scale
-//   stored_digits        room for kStoredRows rows of 3 * chunks * lanes * 32 bytes; null where tokens are
-//   few
+//   stored_digits        room for kStoredRows rows of 3 * chunks * lanes * 32 bytes; null for few tokens
 struct ChunkedCodes {
   int64_t tokens;
   int64_t chunks;

@@ -15,6 +15,7 @@ from lowbit.schemes import (
     VectorCodebook,
 )
 
+# Not every scheme there is: those that others add may make weights of any kind.
 _OWN = (BinaryMoS, OneBit, GroupedSigns, BipolarInt, ChannelCodebook, ScalarCodebook, VectorCodebook)
 
 # Fields that say how wide a layer's codes are. The others do not have to agree: the metadata decides, and
@@ -54,10 +55,7 @@ def implied_scheme(metadata: Metadata) -> Scheme:
 
 
 def check_scheme(scheme: Scheme, metadata: Metadata, layer: str) -> None:
-    """Raise FormatError where a layer of this metadata cannot come from this scheme.
-
-    Schemes that others bring may make weights of any kind.
-    """
+    """Raise FormatError where a layer of this metadata cannot come from this scheme."""
     if type(scheme) not in _OWN:
         return
     stored = implied_scheme(metadata)

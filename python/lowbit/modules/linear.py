@@ -14,7 +14,7 @@ from lowbit.errors import DtypeError, ShapeError, ValueRangeError
 from lowbit.formats import FORMATS, PRECISIONS, PackedWeight
 from lowbit.formats.base import Metadata
 from lowbit.modules.packed import FLOAT_DTYPES, PackedModule, Plan
-from lowbit.schemes import BipolarInt, Scheme
+from lowbit.schemes import BipolarInt, Scheme, check_integer
 
 _CODES = {name: code for code, name in enumerate(PRECISIONS)}  # what the operators take
 
@@ -73,21 +73,6 @@ class QuantizedLinear(PackedModule):
                 "unknown precision", layer=self.layer_name, found=repr(value), allowed=", ".join(PRECISIONS)
             )
         self._precision = value
-
-    @property
-    def active_bits(self) -> int:
-        """Planes read per product; of `PlanesLinear` alone."""
-        raise AttributeError("active_bits")  # nn.Module makes a sentence of it
-
-    @active_bits.setter
-    def active_bits(self, value: int | None) -> None:
-        if value is not None:
-            raise ValueRangeError(
-                f"active_bits of a {self.kind} weight",
-                layer=self.layer_name,
-                found=repr(value),
-                allowed="None; only planes are nested",
-            )
 
     def sharing_weight(self, bias: Tensor | None, name: str | None = None) -> QuantizedLinear:
         """A layer with a bias of its own around the same packed tensors (in memory once, until moved)."""
@@ -186,7 +171,8 @@ class PlanesLinear(QuantizedLinear):
 
     @active_bits.setter
     def active_bits(self, value: int | None) -> None:
-        self._check_bits("active_bits", value, 1, self.bits)
+        if value is not None:
+            check_integer("unsupported active_bits", value, 1, self.bits, self.layer_name)
         self._active_bits = value
         if value is not None and value < self.bits and not self._any_bits:
             self._any_bits = True
@@ -202,18 +188,9 @@ class PlanesLinear(QuantizedLinear):
 
     @activation_bits.setter
     def activation_bits(self, value: int | None) -> None:
-        self._check_bits("activation_bits", value, 0, 8)
+        if value is not None:
+            check_integer("unsupported activation_bits", value, 0, 8, self.layer_name)
         self._activation_bits = value
-
-    def _check_bits(self, name: str, value: object, least: int, most: int) -> None:
-        # A bool is an int to Python; a float may be one in value, but no operator takes it.
-        if value is not None and (type(value) is not int or not least <= value <= most):
-            raise ValueRangeError(
-                f"unsupported {name}",
-                layer=self.layer_name,
-                found=repr(value),
-                allowed=f"an integer {least}..{most}",
-            )
 
     def _numbers(self) -> tuple[Any, ...]:
         shape = (self.in_features, self.out_features, self.group_size)

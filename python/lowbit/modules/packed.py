@@ -91,6 +91,34 @@ class PackedModule(nn.Module):
         return self._reason + before
 
     @property
+    def active_bits(self) -> int:
+        """Planes read per product; of `PlanesLinear` alone."""
+        raise AttributeError("active_bits")  # nn.Module makes a sentence of it
+
+    @active_bits.setter
+    def active_bits(self, value: int | None) -> None:
+        self._refuse("active_bits", value)
+
+    @property
+    def activation_bits(self) -> int:
+        """Bits of the activations; of `PlanesLinear` alone."""
+        raise AttributeError("activation_bits")
+
+    @activation_bits.setter
+    def activation_bits(self, value: int | None) -> None:
+        self._refuse("activation_bits", value)
+
+    def _refuse(self, name: str, value: object) -> None:
+        # nn.Module would make an attribute of it, which nothing reads.
+        if value is not None:
+            raise ValueRangeError(
+                f"{name} of a {type(self).__name__} of {self.kind}",
+                layer=self.layer_name,
+                found=repr(value),
+                allowed="None; only a PlanesLinear reads fewer bits",
+            )
+
+    @property
     def nbytes(self) -> int:
         """Bytes the packed tensors take in memory, in the backend's layout."""
         return sum(tensor.nbytes for tensor in self.runtime_tensors().values())
