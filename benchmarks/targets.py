@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from lowbit.statistics import Interval, median_interval, ratio_of_medians
 from ours import BINARY_MOS, FAMILIES, ONE_BIT, PRODUCT, Q1_0, SCALAR, W2, W4, W8
 from rivals import unpacked
@@ -67,6 +68,8 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
             found += _hot(run) if run.shape == _SQUARE else ()
         if run.shape == _SQUARE:
             found += _batches(run)
+        if run.tokens == 512:
+            found += _prompts(run)
     return found + list(_no_cliff(runs))
 
 
@@ -99,6 +102,7 @@ def _planes(run: Run) -> Iterator[Claim]:
     faster = _faster(run, at)
     for kernel, bound in ((W4, 1.15), (W2, 1.15), (SCALAR, 1.3)):
         yield Claim(f"{kernel}, {at}: time over the best read loop", run.of_read(kernel), at_most=bound)
+    yield faster(W4, "torch bf16", 4)
     yield faster(W4, "llama.cpp Q4_0 repacked", 1.05)
     yield faster(W4, "llama.cpp Q4_K repacked", 1.05)
     yield faster(W2, "llama.cpp Q2_K repacked", 1.4)
@@ -145,8 +149,14 @@ def _batches(run: Run) -> Iterator[Claim]:
     if run.tokens == 512:
         for kernel in (BINARY_MOS, ONE_BIT):
             yield faster(kernel, dynamic, 1)
-        for entry in FAMILIES:
-            yield faster(entry.name, unpacked.name(entry.name), 1)
+
+
+def _prompts(run: Run) -> Iterator[Claim]:
+    """Of every shape: narrow layers leave less to gain than square ones."""
+    faster = _faster(run, f"{run.shape}, M = {run.tokens}, cold")
+    for entry in FAMILIES:
+        for dtype in (torch.bfloat16, torch.float32):
+            yield faster(entry.name, unpacked.name(entry.name, dtype), 1)
 
 
 def _no_cliff(runs: Sequence[Run]) -> Iterator[Claim]:

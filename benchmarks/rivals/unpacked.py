@@ -1,4 +1,4 @@
-"""What a user of packed weights does without kernels for them: unpack to bfloat16 and call torch."""
+"""What a user of packed weights does without kernels for them: unpack and call torch, in bfloat16 or fp32."""
 
 from __future__ import annotations
 
@@ -20,23 +20,27 @@ MANY_TOKENS = 128
 _SIGNS_OF_BYTE = (((torch.arange(256)[:, None] >> torch.arange(8)) & 1) * 2 - 1).to(torch.bfloat16)
 
 
-def name(kernel: str) -> str:
-    return f"{kernel}, unpacked"
+def name(kernel: str, dtype: torch.dtype = torch.bfloat16) -> str:
+    return f"{kernel}, unpacked" if dtype == torch.bfloat16 else f"{kernel}, dequantized"
 
 
 def candidates(problem: Problem) -> list[Candidate]:
-    """One for each family, for many tokens."""
+    """Two for each family, for many tokens."""
     if problem.tokens < MANY_TOKENS:
         return []
-    return [_candidate(problem, entry) for entry in ours.FAMILIES]
+    return [
+        _candidate(problem, entry, dtype)
+        for entry in ours.FAMILIES
+        for dtype in (torch.bfloat16, torch.float32)
+    ]
 
 
-def _candidate(problem: Problem, entry: ours.Entry) -> Candidate:
+def _candidate(problem: Problem, entry: ours.Entry, dtype: torch.dtype) -> Candidate:
     packed = entry.make(problem.shape.out_features, problem.shape.in_features)
-    x = problem.x.bfloat16()
+    x = problem.x.to(dtype)
     copies = [packed, *(ours.clone(packed) for _ in range(problem.copies(packed.nbytes) - 1))]
     return Candidate(
-        name(entry.name),
+        name(entry.name, dtype),
         [partial(unpack_and_multiply, copy, x) for copy in copies],
         problem.traffic(packed.nbytes, x.element_size()),
         bits_per_weight=8.0 * packed.nbytes / problem.shape.weights,
@@ -44,12 +48,12 @@ def _candidate(problem: Problem, entry: ours.Entry) -> Candidate:
 
 
 def unpack_and_multiply(packed: PackedWeight, x: Tensor) -> Tensor:
-    """[tokens, out_features] of bfloat16 x, unpacking by table and in place where plain torch can."""
+    """[tokens, out_features]; for bfloat16 x unpacking by table and in place where plain torch can."""
     if isinstance(packed, Signs) and packed.in_scales is not None and packed.out_scales is not None:
         gates = packed.gates(x).to(x.dtype)
-        y = F.linear(x * (gates @ packed.in_scales.to(x.dtype)), _signs(packed.weight))
+        y = F.linear(x * (gates @ packed.in_scales.to(x.dtype)), _signs(packed.weight).to(x.dtype))
         return y * (gates @ packed.out_scales.to(x.dtype))
-    if isinstance(packed, Planes):
+    if isinstance(packed, Planes) and x.dtype == torch.bfloat16:
         weight = _signs(packed.weight[0])
         for plane in packed.weight[1:]:
             weight = weight.mul_(2).add_(_signs(plane))

@@ -26,16 +26,18 @@ NAMED = {entry.name: entry for entry in ours.entries(1)} if _native.available_is
 
 
 @pytest.mark.parametrize("name", [name for name in NAMED if "active" not in name and "[" not in name])
-def test_unpacking_multiplies_the_same_weight(name):
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 2e-2), (torch.float32, 1e-5)])
+def test_unpacking_multiplies_the_same_weight(name, dtype, bound):
     packed = NAMED[name].make(96, 256)
-    x = torch.randn(5, 256).bfloat16()
-    assert rivals.relative_error(unpacked.unpack_and_multiply(packed, x), packed.linear(x.float())) < 2e-2
+    x = torch.randn(5, 256).to(dtype)
+    assert rivals.relative_error(unpacked.unpack_and_multiply(packed, x), packed.linear(x.float())) < bound
 
 
 def test_unpacking_is_timed_for_many_tokens_only():
     assert unpacked.candidates(small_problem(tokens=unpacked.MANY_TOKENS - 1)) == []
     found = unpacked.candidates(small_problem(tokens=unpacked.MANY_TOKENS))
-    assert [each.name for each in found] == [unpacked.name(entry.name) for entry in ours.FAMILIES]
+    dtypes = (torch.bfloat16, torch.float32)
+    assert [each.name for each in found] == [unpacked.name(e.name, d) for e in ours.FAMILIES for d in dtypes]
     for each in found:
         assert each.calls[0]().shape == (unpacked.MANY_TOKENS, 96)
 

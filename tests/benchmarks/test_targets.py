@@ -5,6 +5,7 @@ from __future__ import annotations
 import ours
 import pytest
 import shapes
+import torch
 from lowbit.statistics import Interval
 from rivals import unpacked
 from runs import Line, Run
@@ -14,13 +15,13 @@ from targets import Claim, claims
 SQUARE = Shape(4096, 4096)
 
 
-def run(tokens=1, **us):
+def run(tokens=1, shape=SQUARE, **us):
     """A run whose lines take the given microseconds in every round, cold; half of that warm."""
     lines = {
         name: Line(name, 2_000_000, None if ":" in name else 1.0, None, [time] * 5, [time / 2] * 5)
         for name, time in us.items()
     }
-    return Run({}, SQUARE, tokens, lines, {})
+    return Run({}, shape, tokens, lines, {})
 
 
 def find(found, *words):
@@ -83,14 +84,16 @@ def test_batches_meet_the_best_rival():
     assert not claim.met
 
 
-def test_many_tokens_meet_unpacking():
-    """Every family has a claim: none can be slower than unpacking unnoticed."""
+@pytest.mark.parametrize("shape", [Shape(4096, 4096), Shape(256, 640)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_many_tokens_meet_unpacking(shape, dtype):
+    """Every family has a claim at every shape: none can be slower than unpacking unnoticed."""
     names = [entry.name for entry in ours.FAMILIES]
-    lines = dict.fromkeys(names, 100.0) | {unpacked.name(name): 200.0 for name in names[:-1]}
+    rivals = {unpacked.name(name, dtype): 200.0 for name in names} | {unpacked.name(names[-1], dtype): 90.0}
     found = [
         each
-        for each in claims([run(512, **lines, **{unpacked.name(names[-1]): 90.0})])
-        if "unpacked" in each.text
+        for each in claims([run(512, shape, **dict.fromkeys(names, 100.0), **rivals)])
+        if any(each.text.endswith(f"than {rival}") for rival in rivals)
     ]
     assert [claim.met for claim in found] == [True] * (len(names) - 1) + [False]
 
