@@ -135,7 +135,7 @@ _KERNELS: tuple[tuple[str, Callable[[Sequence[int]], Kernel]], ...] = (
     ("gemv_b1", _b1),
     ("gemm_kernel", _gemm),
     ("exact_product", _plain("bits fp32")),
-    ("(expand|finish)_rows", _plain("bits of many tokens")),
+    (r"expand_\w+|finish_rows", _plain("weights for many tokens")),
     (r"\w+_prologue", _plain("prologue")),
     (r"(re|un)pack_\w+", _plain("bits layout")),
     ("selectors_kernel", _selectors),

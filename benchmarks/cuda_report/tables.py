@@ -52,7 +52,7 @@ def document(
         "How many times as long it takes to write the layer in fp16 and call the vendor's matmul, at the "
         "worst of the shapes above: `dequantized_us` in `codebooks.py` says how, at its best. In brackets "
         "where a fp16 weight that fits in L2 never leaves it. Below 1, dequantising would be quicker; the "
-        "library has no such path.",
+        "library does so above 256 tokens.",
         _ratios(ratios),
         "## Assumptions",
         _gpus(),

@@ -238,7 +238,8 @@ LOWBIT_API lowbit_status lowbit_cuda_restore_codebook_scalar(const lowbit_cuda_c
 /* y = x W^T + bias. fast and high with 2 to 4 bits: exact integer products of the quantised activations with
  * table entries in fixed point, which are off by at most amax / 64512 of their row; other bits: fp32 products
  * of the quantised activations with the tables. exact: fp32. Outliers multiply the same activations as the
- * tables do. */
+ * tables do. More than 256 tokens at `high`: device->matmul, as lowbit_cuda_signs_linear, with outliers in
+ * the expanded rows. */
 LOWBIT_API lowbit_status lowbit_cuda_codebook_scalar_workspace(const lowbit_cuda_device* device,
                                                                const lowbit_cuda_codebook_scalar* weight,
                                                                int64_t tokens, lowbit_precision precision,
@@ -295,7 +296,8 @@ LOWBIT_API lowbit_status lowbit_cuda_restore_codebook_vector(const lowbit_cuda_c
 
 /* y = x W^T + bias. fast and high, where vector_size is a multiple of 4 and the codebooks fit in shared
  * memory: fp16 products with fp32 sums, of x as a sum of two fp16 numbers and codebooks rounded to fp16 at
- * one power of two. exact, and all others: fp32. */
+ * one power of two; more than 256 tokens, x as one of them: device->matmul, as lowbit_cuda_signs_linear.
+ * exact, and all others: fp32. */
 LOWBIT_API lowbit_status lowbit_cuda_codebook_vector_workspace(const lowbit_cuda_device* device,
                                                                const lowbit_cuda_codebook_vector* weight,
                                                                int64_t tokens, lowbit_precision precision,
@@ -307,11 +309,11 @@ LOWBIT_API lowbit_status lowbit_cuda_codebook_vector_linear(const lowbit_cuda_de
                                                             const lowbit_output* y, void* workspace,
                                                             size_t workspace_bytes, void* stream);
 
-/* Which kernel these products would run for so many tokens of that dtype, and why not the other one: the JSON
+/* Which kernel these products would run for so many tokens of that dtype, and why not the others: the JSON
  * object of lowbit_cuda_explain, with the kernels
  *
- *   scalar   selectors or fp32      channel   gather (axis 0) or label_sums (axis 1)
- *   vector   tensor or fp32
+ *   scalar   selectors, fp32 or matmul      channel   gather (axis 0) or label_sums (axis 1)
+ *   vector   tensor, fp32 or matmul
  *
  * input_warps warps of a block share rows and divide their inputs. Channel products have a second launch, of
  * second_blocks blocks with second_input_warps such warps; tensor holds "copies" of the codebooks in shared

@@ -110,11 +110,17 @@ class DeviceLayer:
         return out.tensor()
 
     def linear(
-        self, x: Tensor, precision: str, multiprocessors: int = 4, architecture: int = 90, apart: int = 0
+        self,
+        x: Tensor,
+        precision: str,
+        multiprocessors: int = 4,
+        architecture: int = 90,
+        apart: int = 0,
+        gpu: interface.Device | None = None,
     ) -> Tensor:
         """y of x, whose rows are `apart` elements further apart than they are long (and misaligned then)."""
         device, n, (m, k) = self.device, self.layer.n, x.shape
-        info = interface.Device(architecture, multiprocessors)
+        info = gpu or interface.Device(architecture, multiprocessors)
         code = c_int32(PRECISIONS.index(precision))
         size = c_size_t()
         device.run(

@@ -33,7 +33,8 @@ class Mutation:
 
 WHOLE = ("bits/gemv_whole.cu",)
 GROUPED = ("bits/gemv_by_128.cu", "bits/gemv_by_128_pairs.cu", "bits/gemv_by_32.cu")
-BITS, SIGNS = "tests/cuda/test_bits.py", "tests/cuda/test_signs.py"
+EXPANSION, EXPANDED = ("codebook/matmul.cu",), ("tests/cuda/test_codebook_matmul.py",)
+BITS = "tests/cuda/test_bits.py"
 LOOPS = (f"{BITS}::test_every_loop",)
 ROWS = (f"{BITS}::test_rows_that_share_a_block", f"{BITS}::test_blocks_that_share_rows")
 
@@ -104,6 +105,19 @@ MUTATIONS = (
         "a span of weights that was not loaded", "bits/loops.h",
         "load_if(following < spans.end, words)", "load_if(following + 1 < spans.end, words)", GROUPED,
         (f"{BITS}::test_every_partition",),
+    ),
+    Mutation(
+        "rows of vectors end where their codes do", "codebook/matmul.cu",
+        "step * kStepPositions * kSize < p.x.row_inputs", "step < steps", EXPANSION, EXPANDED,
+    ),
+    Mutation(
+        "no barrier before outliers are added to expanded rows", "codebook/matmul.cu",
+        "if (weight.outlier_offsets == nullptr) return;\n  __syncthreads();",
+        "if (weight.outlier_offsets == nullptr) return;", EXPANSION, EXPANDED,
+    ),
+    Mutation(
+        "entries of eight codebooks overflow", "codebook/matmul.cu",
+        "static_cast<float>(1 << shift);\n  if", "1.0f;\n  if", EXPANSION, EXPANDED,
     ),
 )  # fmt: skip
 

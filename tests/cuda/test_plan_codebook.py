@@ -19,7 +19,11 @@ from tests.emulated.device import Device, DeviceError, load
 from tests.ops import cases
 
 SOME_ADDRESS = 256  # a choice looks at no memory
-KERNELS = {"scalar": {"selectors", "fp32"}, "vector": {"tensor", "fp32"}, "channel": {"gather", "label_sums"}}
+KERNELS = {
+    "scalar": {"selectors", "fp32", "matmul"},
+    "vector": {"tensor", "fp32", "matmul"},
+    "channel": {"gather", "label_sums"},
+}
 SHARED_KB = {"A100": 163, "A10": 99, "RTX 4090": 99, "H100": 227, "B200": 227, "RTX 5090": 99}
 
 
@@ -62,8 +66,14 @@ def explain(
 
 
 def against(found: dict[str, Any]) -> str:
-    (other,) = found["rejected"]
-    return str(other["reason"])
+    """Why not the other kernel of the package's own."""
+    (reason,) = (other["reason"] for other in found["rejected"] if other["kernel"] != "matmul")
+    return str(reason)
+
+
+def against_matmul(found: dict[str, Any]) -> str:
+    (reason,) = (other["reason"] for other in found["rejected"] if other["kernel"] == "matmul")
+    return str(reason)
 
 
 @pytest.mark.parametrize("gpu", GPUS)
@@ -109,6 +119,30 @@ def test_scalar_passes(device: Device) -> None:
         found = explain(device, scalar((128, 1024)), tokens, precision)
         assert (found["columns"], found["passes"]) == (columns, passes)
         assert found["bytes"]["weight"] == 128 * 1024 * 3 // 8 * passes
+
+
+def test_matmul(device: Device) -> None:
+    """For many tokens, where nothing forbids fp16 and the caller lends its product."""
+    lent = interface.Device(90, 132, SOME_ADDRESS)
+    for layer in (scalar((4096, 4096)), scalar((4096, 4096), 7), vector((4096, 4096))):
+        found = explain(device, layer, 257, gpu=lent)
+        assert (found["kernel"], found["columns"], found["passes"]) == ("matmul", 257, 1)
+        assert "257 tokens are more than 256" in found["reason"]
+        own = explain(device, layer, 257)
+        family = KERNELS["scalar" if isinstance(layer, interface.Scalar) else "vector"]
+        assert {other["kernel"] for other in found["rejected"]} == family - {"matmul"}
+        assert "the caller lends no matrix product" in against_matmul(own)
+        assert "no more than 256 tokens" in against_matmul(explain(device, layer, 256, gpu=lent))
+        exact = explain(device, layer, 512, "exact", gpu=lent)
+        assert exact["kernel"] == "fp32"
+        assert "precision exact" in against_matmul(exact)
+        turns = explain(device, layer, 3 * 1024 + 9, gpu=lent)
+        tiles = -(-4096 // turns["tile_rows"])
+        assert turns["launches"] == 3 * (1 + 3 * tiles) + 2
+    fast = explain(device, scalar((4096, 4096)), 512, "fast", gpu=lent)
+    assert "precision fast" in against_matmul(fast)
+    assert explain(device, vector((4096, 4096)), 512, "fast", gpu=lent)["kernel"] == "matmul"
+    assert "not of 5" in against_matmul(explain(device, vector((64, 64), 2, 5), 512, gpu=lent))
 
 
 def test_split_of_a_row_does_not_depend_on_the_tokens(device: Device) -> None:

@@ -73,7 +73,7 @@ def test_wrong_arguments(change: dict[int, object], message: str) -> None:
 MANY = 257
 
 
-@pytest.fixture(params=["signs", "planes"])
+@pytest.fixture(params=["signs", "planes", "outliers", "vector"])
 def many(request: pytest.FixtureRequest) -> tuple[cases.Layer, torch.Tensor]:
     """A layer, and more tokens than its kernels keep to themselves."""
     layer = cases.make(request.param, 20, 130, group_size=-1, target=targets.EMULATED)
@@ -109,8 +109,12 @@ def test_sums_in_fp16_are_declined(
 
     kind, arguments = layer.packed.kind, layer.arguments("high")
     named = ARGUMENTS[kind](x, *arguments)._asdict()
-    widths = tuple(cuda.digit_widths(*named["weight"].shape[:2]))
-    for allowed, kernel, eps in ((False, "matmul", 1e-3), (True, "gemm", 1e-5), (False, "matmul", 1e-3)):
+    of_bits = kind in cuda.KINDS_OF_BITS
+    widths = tuple(cuda.digit_widths(*named["weight"].shape[:2])) if of_bits else ()
+    own, rounding = {"codebook_scalar": ("selectors", 1e-3), "codebook_vector": ("tensor", 1e-3)}.get(
+        kind, ("gemm", 1e-5)
+    )
+    for allowed, kernel, eps in ((False, "matmul", 1e-3), (True, own, rounding), (False, "matmul", 1e-3)):
         products.clear()
         allow(allowed)
         y = layer.operator()(x, *arguments)

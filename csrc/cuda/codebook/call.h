@@ -1,12 +1,15 @@
 // What the C entries of the family share.
 #pragma once
 
+#include <algorithm>
+
 #include "cuda/activations/prologue.h"
 #include "cuda/api/checks.h"
 #include "cuda/bits/bits.h"
 #include "cuda/error.h"
 #include "cuda/plan/codebook.h"
 #include "cuda/plan/json.h"
+#include "cuda/plan/matmul.h"
 #include "lowbit_cuda.h"
 
 namespace lowbit::cuda::codebook {
@@ -58,15 +61,31 @@ inline PrologueInput prologue_of(const lowbit_input& x) {
   return input;
 }
 
-// Tokens that share the workspace of a call; more come in several turns.
-inline constexpr int64_t kMostTokens = 1024;
-
 inline int64_t tokens_of_turn(int64_t tokens) {
   return tokens < kMostTokens ? tokens : kMostTokens;
 }
 
 inline int64_t turns_of(int64_t tokens) {
   return (tokens + kMostTokens - 1) / kMostTokens;
+}
+
+// What bytes_for(tokens) is at most for a turn of `tokens` and for what may be left for the last one, which
+// another kernel may serve.
+template <class BytesFor>
+size_t most_bytes(int64_t tokens, const BytesFor& bytes_for) {
+  return std::max(bytes_for(tokens), bytes_for(std::min(tokens, kMatmulTokens)));
+}
+
+// Of all turns, where one of so many tokens makes launches_for(tokens).
+template <class LaunchesFor>
+int64_t launches_of(int64_t tokens, const LaunchesFor& launches_for) {
+  const int64_t left = tokens % kMostTokens;
+  return tokens / kMostTokens * launches_for(kMostTokens) + (left > 0 ? launches_for(left) : 0);
+}
+
+// The prologue, and for every tile an expansion, the caller's product and what follows it.
+inline int64_t matmul_launches(const Plan& plan, int64_t out_features) {
+  return 1 + 3 * ((out_features + plan.tile_rows - 1) / plan.tile_rows);
 }
 
 inline int64_t bytes_of(lowbit_dtype dtype) {

@@ -43,7 +43,7 @@ struct Channel {
     const int64_t labels = by_output ? weight.out_features * weight.label_bytes
                                      : (weight.clusters + 1 + weight.in_features) * int64_t{sizeof(int32_t)};
     return codebook::explain(
-        plan, reason(plan, weight), reason_against(plan, weight), tokens, 2 * turns_of(tokens),
+        plan, reason(plan, weight), rejected_by(plan, weight, device), tokens, 2 * turns_of(tokens),
         {(dense + low_rank) * bytes_of(weight.dtype) * plan.passes, labels * plan.passes,
          static_cast<int64_t>(workspace_bytes(whole, device, tokens_of_turn(tokens), precision))});
   }

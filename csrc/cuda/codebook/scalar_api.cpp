@@ -1,5 +1,6 @@
 // C entries of scalar codebooks.
 #include "cuda/codebook/call.h"
+#include "cuda/codebook/matmul.h"
 #include "cuda/codebook/scalar.h"
 #include "cuda/codebook/tables.h"
 
@@ -11,12 +12,13 @@ struct Packed {
   size_t digits_at, row_scales_at, bytes;
 };
 
-// The memory of one call: staged activations, then outlier sums.
+// The memory of one call: staged activations, then outlier sums. matmul: halves alone.
 struct Memory {
   ActivationKind kind;
   Staging staging;
   size_t outliers_at, bytes;
   Activations x;
+  cuda::HalfColumns halves;
 };
 
 struct Scalar {
@@ -79,10 +81,16 @@ struct Scalar {
     restore_scalar(weight_of(weight), planes, stream);
   }
 
-  static Memory memory_of(const Weight& weight, int64_t tokens, lowbit_precision precision, void* workspace) {
+  static Memory memory_of(const Plan& plan, const Weight& weight, int64_t tokens, lowbit_precision precision,
+                          void* workspace) {
     Memory memory{};
     memory.kind = {precision, 0};
     memory.staging = {tokens, weight.in_features, 1, 0, precision == LOWBIT_FAST, Unit::row, 1.0f};
+    if (plan.kernel == Kernel::matmul) {
+      memory.staging.tile_rows = plan.tile_rows;
+      memory.halves = layout_halves(memory.staging, workspace, &memory.bytes);
+      return memory;
+    }
     size_t bytes = 0;
     if (precision == LOWBIT_EXACT) {
       const FloatColumns floats = layout_floats(memory.staging, workspace, &bytes);
@@ -97,9 +105,12 @@ struct Scalar {
     return memory;
   }
 
-  static size_t workspace_bytes(const Weight& weight, const lowbit_cuda_device&, int64_t tokens,
+  static size_t workspace_bytes(const Weight& weight, const lowbit_cuda_device& device, int64_t tokens,
                                 lowbit_precision precision) {
-    return memory_of(weight, tokens, precision, nullptr).bytes;
+    return most_bytes(tokens, [&](int64_t some) {
+      const Plan plan = choose(shape_of(weight), precision, some, device);
+      return memory_of(plan, weight, some, precision, nullptr).bytes;
+    });
   }
 
   static std::string explain(const Weight& weight, const lowbit_cuda_device& device, int64_t tokens,
@@ -110,11 +121,14 @@ struct Scalar {
     const size_t tables = plan.kernel == Kernel::selectors
                               ? packed.bytes - packed.digits_at
                               : weight.out_features * bytes_of(weight.tables_dtype) << weight.bits;
-    const int64_t launches = weight.outlier_offsets != nullptr ? 3 : 2;
+    const int64_t launches = launches_of(tokens, [&](int64_t some) {
+      const Plan turn = choose(shape, precision, some, device);
+      if (turn.kernel == Kernel::matmul) return matmul_launches(turn, weight.out_features);
+      return weight.outlier_offsets != nullptr ? int64_t{3} : int64_t{2};
+    });
     const int64_t codes = scalar_tiles_bytes(weight.out_features, weight.in_features, weight.bits);
     return codebook::explain(
-        plan, reason(plan, shape, tokens, device), reason_against(plan, shape), tokens,
-        launches * turns_of(tokens),
+        plan, reason(plan, shape, tokens, device), rejected_by(plan, shape, device), tokens, launches,
         {codes * plan.passes, static_cast<int64_t>(tables) * plan.passes,
          static_cast<int64_t>(workspace_bytes(weight, device, tokens_of_turn(tokens), precision))});
   }
@@ -122,7 +136,13 @@ struct Scalar {
   static void linear(const Weight& weight, const lowbit_cuda_device& device, const lowbit_input& x,
                      const lowbit_vector* bias, lowbit_precision precision, const lowbit_output& y,
                      void* workspace, Stream stream) {
-    const Memory memory = memory_of(weight, x.rows, precision, workspace);
+    const Plan plan = choose(shape_of(weight), precision, x.rows, device);
+    const Memory memory = memory_of(plan, weight, x.rows, precision, workspace);
+    if (plan.kernel == Kernel::matmul) {
+      stage(prologue_of(x), memory.halves, stream);
+      product_matmul(weight_of(weight), memory.halves, result_of(y, bias), device, stream);
+      return;
+    }
     if (precision == LOWBIT_EXACT) {
       size_t bytes;
       stage(prologue_of(x), layout_floats(memory.staging, workspace, &bytes), stream);
@@ -135,7 +155,6 @@ struct Scalar {
       sum_outliers(product.weight, product.x, x.rows, sums, stream);
       product.outlier_sums = sums;
     }
-    const Plan plan = choose(product.weight, precision, x.rows, device);
     if (plan.kernel == Kernel::selectors) {
       product_selectors(product, plan, stream);
     } else {

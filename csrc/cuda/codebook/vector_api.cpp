@@ -1,5 +1,6 @@
 // C entries of vector codebooks.
 #include "cuda/codebook/call.h"
+#include "cuda/codebook/matmul.h"
 #include "cuda/codebook/vector.h"
 
 namespace lowbit::cuda::codebook {
@@ -10,9 +11,10 @@ struct Packed {
   size_t halves_at, scale_at, bytes;
 };
 
-// The memory of one call. tensor: columns, then their scales; else floats, then partial sums.
+// The memory of one call. tensor: columns, then their scales; matmul: rows; else floats, then partial sums.
 struct Memory {
   HalfColumns halves;
+  cuda::HalfColumns rows;
   FloatColumns floats;
   float* partial;
   size_t bytes;
@@ -93,6 +95,10 @@ struct Vector {
       memory.halves.values = reinterpret_cast<uint32_t*>(base);
       memory.halves.scales = reinterpret_cast<float*>(base + scales_at);
       memory.bytes = scales_at + sizeof(float) * tokens;
+    } else if (plan.kernel == Kernel::matmul) {
+      Staging staging{tokens, weight.in_features, 1, 0, false, Unit::row, 1.0f};
+      staging.tile_rows = plan.tile_rows;
+      memory.rows = layout_halves(staging, workspace, &memory.bytes);
     } else {
       size_t floats_bytes;
       memory.floats =
@@ -112,7 +118,9 @@ struct Vector {
                                 lowbit_precision precision, lowbit_dtype dtype) {
     const VectorWeight shape = shape_of(weight);
     const bool two = two_columns(dtype, precision);
-    return memory_of(choose(shape, precision, two, tokens, device), shape, tokens, two, nullptr).bytes;
+    return most_bytes(tokens, [&](int64_t some) {
+      return memory_of(choose(shape, precision, two, some, device), shape, some, two, nullptr).bytes;
+    });
   }
 
   static std::string explain(const Weight& weight, const lowbit_cuda_device& device, int64_t tokens,
@@ -120,13 +128,16 @@ struct Vector {
     const VectorWeight shape = shape_of(weight);
     const Plan plan = choose(shape, precision, two_columns(dtype, precision), tokens, device);
     const Packed packed = packed_of(weight);
-    const int64_t entry_bytes = plan.kernel == Kernel::tensor ? 2 : bytes_of(weight.dtype);
+    const int64_t entry_bytes = plan.kernel == Kernel::fp32 ? bytes_of(weight.dtype) : 2;
     const int64_t tables = entry_bytes * weight.num_codebooks * kEntries * weight.vector_size +
                            bytes_of(weight.dtype) * weight.out_features;
-    const int64_t launches = plan.kernel == Kernel::tensor ? 2 : 3;
+    const int64_t launches = launches_of(tokens, [&](int64_t some) {
+      const Plan turn = choose(shape, precision, two_columns(dtype, precision), some, device);
+      if (turn.kernel == Kernel::matmul) return matmul_launches(turn, weight.out_features);
+      return turn.kernel == Kernel::tensor ? int64_t{2} : int64_t{3};
+    });
     return codebook::explain(
-        plan, reason(plan, shape, tokens, device), reason_against(plan, shape, device), tokens,
-        launches * turns_of(tokens),
+        plan, reason(plan, shape, tokens, device), rejected_by(plan, shape, device), tokens, launches,
         {static_cast<int64_t>(packed.halves_at) * plan.passes, tables * plan.passes,
          static_cast<int64_t>(workspace_bytes(weight, device, tokens_of_turn(tokens), precision, dtype))});
   }
@@ -141,6 +152,9 @@ struct Vector {
     if (plan.kernel == Kernel::tensor) {
       stage_halves(x, memory.halves, stream);
       product_tensor(weight, memory.halves, result, plan, stream);
+    } else if (plan.kernel == Kernel::matmul) {
+      stage(prologue_of(x), memory.rows, stream);
+      product_matmul(weight, memory.rows, result, device, stream);
     } else {
       stage(prologue_of(x), memory.floats, stream);
       product_floats(weight, memory.floats, result, memory.partial, plan, stream);

@@ -5,7 +5,7 @@
 #include "cuda/codebook/dense_block.h"
 #include "cuda/codebook/tables.h"
 #include "cuda/plan/architectures.h"
-#include "cuda/plan/json.h"
+#include "cuda/plan/matmul.h"
 
 namespace lowbit::cuda::codebook {
 namespace {
@@ -43,26 +43,83 @@ size_t tensor_bytes(const VectorWeight& weight, int32_t copies) {
   return kTensorPartialBytes + entries_bytes(weight, copies);
 }
 
+// What the caller's matrix product needs, whatever the weight.
+Refusal refuse_matmul(int64_t tokens, const lowbit_cuda_device& device) {
+  if (tokens <= kMatmulTokens) return Refusal::few_tokens;
+  return device.matmul == nullptr ? Refusal::no_matmul : Refusal::none;
+}
+
+// The plan with the caller's matrix product, or `own` with the reason why not.
+Plan with_matmul(Plan own, Refusal refusal, int64_t out_features, int64_t in_features, int64_t tokens,
+                 const lowbit_cuda_device& device) {
+  if (refusal != Refusal::none) {
+    own.rejected[1] = Kernel::matmul;
+    own.refusals[1] = refusal;
+    return own;
+  }
+  Plan plan{};
+  plan.kernel = Kernel::matmul;
+  plan.rejected[0] = own.kernel;
+  plan.refusals[0] = Refusal::many_tokens;
+  plan.rejected[1] = own.rejected[0];
+  plan.refusals[1] = own.refusals[0];
+  plan.columns = tokens;
+  plan.passes = plan.ranges = plan.row_warps = plan.input_warps = 1;
+  plan.tile_rows = matmul_tile_rows(in_features, out_features, std::min(tokens, kMostTokens), device);
+  plan.blocks = ceil_div(plan.tile_rows, kTileRows);
+  return plan;
+}
+
+std::string reason_for_matmul(const Plan& plan, int64_t tokens) {
+  return sentence(
+      "%lld tokens are more than %lld: %lld rows of the weight at a time are expanded to fp16 and "
+      "multiplied by the caller's matrix product",
+      Integer{tokens}, Integer{kMatmulTokens}, Integer{plan.tile_rows});
+}
+
+// What can be said of any weight; empty: nothing.
+std::string common_reason_against(Kernel kernel, Refusal refusal) {
+  switch (refusal) {
+    case Refusal::few_tokens:
+      return sentence("no more than %lld tokens: the expanded weight would cost more than it saves",
+                      Integer{kMatmulTokens});
+    case Refusal::no_matmul:
+      return "the caller lends no matrix product with sums in fp32";
+    case Refusal::integers:
+      return "precision fast: activations have a scale for every 128 inputs, and products are integers";
+    case Refusal::many_tokens:
+      return "so many tokens would read, and look up, the whole weight many times";
+    case Refusal::wants_exact:
+      if (kernel == Kernel::matmul) return "precision exact: nothing must be rounded to fp16";
+      return {};
+    default:
+      return {};
+  }
+}
+
 }  // namespace
 
 const char* name_of(Kernel kernel) {
-  static constexpr const char* kNames[] = {"selectors", "tensor", "gather", "label_sums", "fp32"};
+  static constexpr const char* kNames[] = {"selectors", "tensor", "gather", "label_sums", "fp32", "matmul"};
   return kNames[static_cast<int>(kernel)];
 }
 
-Plan choose(const ScalarWeight& weight, lowbit_precision precision, int64_t tokens,
-            const lowbit_cuda_device& device) {
+namespace {
+
+Plan choose_own(const ScalarWeight& weight, lowbit_precision precision, int64_t tokens,
+                const lowbit_cuda_device& device) {
   Plan plan{};
   plan.ranges = plan.row_warps = 1;
   const int64_t tiles = ceil_div(weight.out_features, kTileRows);
   plan.blocks = tiles;
-  plan.refusal = precision == LOWBIT_EXACT            ? Refusal::wants_exact
-                 : !has_selectors(weight.bits)        ? Refusal::table_size
-                 : weight.in_features > longest_row() ? Refusal::long_rows
-                                                      : Refusal::slower;
-  if (plan.refusal != Refusal::slower) {
+  Refusal& refusal = plan.refusals[0];
+  refusal = precision == LOWBIT_EXACT            ? Refusal::wants_exact
+            : !has_selectors(weight.bits)        ? Refusal::table_size
+            : weight.in_features > longest_row() ? Refusal::long_rows
+                                                 : Refusal::slower;
+  if (refusal != Refusal::slower) {
     plan.kernel = Kernel::fp32;
-    plan.rejected = Kernel::selectors;
+    plan.rejected[0] = Kernel::selectors;
     plan.columns = tokens;
     plan.passes = ceil_div(tokens, kFloatsTokens);
     plan.input_warps = kFloatsWarps;
@@ -70,7 +127,7 @@ Plan choose(const ScalarWeight& weight, lowbit_precision precision, int64_t toke
     return plan;
   }
   plan.kernel = Kernel::selectors;
-  plan.rejected = Kernel::fp32;
+  plan.rejected[0] = Kernel::fp32;
   const bool fast = precision == LOWBIT_FAST;
   plan.columns = tokens * ActivationKind{precision, 0}.columns_per_token();
   plan.column_tiles = plan.columns <= 8 ? 1 : fast ? 2 : 4;
@@ -81,18 +138,19 @@ Plan choose(const ScalarWeight& weight, lowbit_precision precision, int64_t toke
   return plan;
 }
 
-Plan choose(const VectorWeight& weight, lowbit_precision precision, bool two_columns, int64_t tokens,
-            const lowbit_cuda_device& device) {
+Plan choose_own(const VectorWeight& weight, lowbit_precision precision, bool two_columns, int64_t tokens,
+                const lowbit_cuda_device& device) {
   Plan plan{};
   plan.ranges = 1;
   const auto limit = static_cast<size_t>(architecture_of(device.architecture).block_shared_kb) << 10;
-  plan.refusal = precision == LOWBIT_EXACT         ? Refusal::wants_exact
-                 : !has_halves(weight.vector_size) ? Refusal::vector_size
-                 : tensor_bytes(weight, 1) > limit ? Refusal::shared_memory
-                                                   : Refusal::slower;
-  if (plan.refusal != Refusal::slower) {
+  Refusal& refusal = plan.refusals[0];
+  refusal = precision == LOWBIT_EXACT         ? Refusal::wants_exact
+            : !has_halves(weight.vector_size) ? Refusal::vector_size
+            : tensor_bytes(weight, 1) > limit ? Refusal::shared_memory
+                                              : Refusal::slower;
+  if (refusal != Refusal::slower) {
     plan.kernel = Kernel::fp32;
-    plan.rejected = Kernel::tensor;
+    plan.rejected[0] = Kernel::tensor;
     plan.columns = plan.passes = tokens;
     plan.row_warps = kSumsWarps;
     plan.input_warps = 1;
@@ -106,7 +164,7 @@ Plan choose(const VectorWeight& weight, lowbit_precision precision, bool two_col
     return plan;
   }
   plan.kernel = Kernel::tensor;
-  plan.rejected = Kernel::fp32;
+  plan.rejected[0] = Kernel::fp32;
   plan.columns = tokens * (two_columns ? 2 : 1);
   plan.passes = ceil_div(plan.columns, kTensorColumns);
   // As many copies as can be told apart, or as fit.
@@ -121,13 +179,33 @@ Plan choose(const VectorWeight& weight, lowbit_precision precision, bool two_col
   return plan;
 }
 
+}  // namespace
+
+Plan choose(const ScalarWeight& weight, lowbit_precision precision, int64_t tokens,
+            const lowbit_cuda_device& device) {
+  const Refusal refusal = precision == LOWBIT_EXACT  ? Refusal::wants_exact
+                          : precision == LOWBIT_FAST ? Refusal::integers
+                                                     : refuse_matmul(tokens, device);
+  return with_matmul(choose_own(weight, precision, tokens, device), refusal, weight.out_features,
+                     weight.in_features, tokens, device);
+}
+
+Plan choose(const VectorWeight& weight, lowbit_precision precision, bool two_columns, int64_t tokens,
+            const lowbit_cuda_device& device) {
+  const Refusal refusal = precision == LOWBIT_EXACT         ? Refusal::wants_exact
+                          : !has_halves(weight.vector_size) ? Refusal::vector_size
+                                                            : refuse_matmul(tokens, device);
+  return with_matmul(choose_own(weight, precision, two_columns, tokens, device), refusal, weight.out_features,
+                     weight.in_features, tokens, device);
+}
+
 Plan choose(const lowbit_codebook_channel& weight, int64_t tokens, const lowbit_cuda_device&) {
   Plan plan{};
   plan.ranges = 1;
   const bool by_output = weight.axis == 0;
   plan.kernel = by_output ? Kernel::gather : Kernel::label_sums;
-  plan.rejected = by_output ? Kernel::label_sums : Kernel::gather;
-  plan.refusal = Refusal::other_axis;
+  plan.rejected[0] = by_output ? Kernel::label_sums : Kernel::gather;
+  plan.refusals[0] = Refusal::other_axis;
   plan.columns = tokens;
   plan.passes = ceil_div(tokens, kDenseTokens);
   const int64_t dense_rows = (by_output ? weight.clusters : 0) + weight.rank;
@@ -146,6 +224,7 @@ Plan choose(const lowbit_codebook_channel& weight, int64_t tokens, const lowbit_
 
 std::string reason(const Plan& plan, const ScalarWeight& weight, int64_t tokens,
                    const lowbit_cuda_device& device) {
+  if (plan.kernel == Kernel::matmul) return reason_for_matmul(plan, tokens);
   if (plan.kernel == Kernel::fp32) {
     return sentence("%lld tokens, look-ups in shared memory and fp32 sums for %d of them at a time",
                     Integer{tokens}, kFloatsTokens);
@@ -157,8 +236,10 @@ std::string reason(const Plan& plan, const ScalarWeight& weight, int64_t tokens,
       kTileRows, device.multiprocessors);
 }
 
-std::string reason_against(const Plan& plan, const ScalarWeight& weight) {
-  switch (plan.refusal) {
+std::string reason_against(Kernel kernel, Refusal refusal, const ScalarWeight& weight,
+                           const lowbit_cuda_device&) {
+  if (const std::string common = common_reason_against(kernel, refusal); !common.empty()) return common;
+  switch (refusal) {
     case Refusal::wants_exact:
       return "precision exact: table entries must not be rounded to fixed point";
     case Refusal::table_size:
@@ -173,6 +254,7 @@ std::string reason_against(const Plan& plan, const ScalarWeight& weight) {
 
 std::string reason(const Plan& plan, const VectorWeight& weight, int64_t tokens,
                    const lowbit_cuda_device& device) {
+  if (plan.kernel == Kernel::matmul) return reason_for_matmul(plan, tokens);
   if (plan.kernel == Kernel::fp32) {
     return sentence(
         "products of all %d entries with the inputs once for each of %lld tokens, then sums by code; %lld "
@@ -186,12 +268,17 @@ std::string reason(const Plan& plan, const VectorWeight& weight, int64_t tokens,
       Integer{plan.blocks}, device.multiprocessors);
 }
 
-std::string reason_against(const Plan& plan, const VectorWeight& weight, const lowbit_cuda_device& device) {
-  switch (plan.refusal) {
+std::string reason_against(Kernel kernel, Refusal refusal, const VectorWeight& weight,
+                           const lowbit_cuda_device& device) {
+  if (const std::string common = common_reason_against(kernel, refusal); !common.empty()) return common;
+  switch (refusal) {
     case Refusal::wants_exact:
       return "precision exact: entries must not be rounded to fp16";
     case Refusal::vector_size:
-      return sentence("an operand's registers hold vectors of 4 or 8 inputs, not of %d", weight.vector_size);
+      return sentence(kernel == Kernel::matmul
+                          ? "entries are kept in fp16 for vectors of 4 or 8 inputs, not of %d"
+                          : "an operand's registers hold vectors of 4 or 8 inputs, not of %d",
+                      weight.vector_size);
     case Refusal::shared_memory:
       return sentence("%d codebooks take %lld KB of shared memory, a block on sm_%d has %d",
                       weight.num_codebooks,
@@ -211,12 +298,13 @@ std::string reason(const Plan& plan, const lowbit_codebook_channel& weight) {
                   Integer{weight.in_features}, Integer{weight.clusters}, Integer{weight.rank});
 }
 
-std::string reason_against(const Plan&, const lowbit_codebook_channel& weight) {
+std::string reason_against(Kernel, Refusal, const lowbit_codebook_channel& weight,
+                           const lowbit_cuda_device&) {
   return weight.axis == 0 ? "labels name the outputs, not the inputs"
                           : "labels name the inputs, not the outputs";
 }
 
-std::string explain(const Plan& plan, const std::string& reason, const std::string& against, int64_t tokens,
+std::string explain(const Plan& plan, const std::string& reason, const std::string& rejected, int64_t tokens,
                     int64_t launches, const Traffic& traffic) {
   Json json;
   json.add("kernel", std::string(name_of(plan.kernel)));
@@ -232,6 +320,7 @@ std::string explain(const Plan& plan, const std::string& reason, const std::stri
   json.add("blocks", plan.blocks);
   json.add("shared_bytes", plan.shared_bytes);
   if (plan.copies > 0) json.add("copies", plan.copies);
+  if (plan.tile_rows > 0) json.add("tile_rows", plan.tile_rows);
   if (plan.second_blocks > 0) {
     json.add("second_blocks", plan.second_blocks);
     json.add("second_input_warps", plan.second_warps);
@@ -241,9 +330,7 @@ std::string explain(const Plan& plan, const std::string& reason, const std::stri
   bytes.add("scales", traffic.scales);
   bytes.add("workspace", traffic.workspace);
   json.add_raw("bytes", bytes.object());
-  Rejected rejected;
-  rejected.add(name_of(plan.rejected), against);
-  json.add_raw("rejected", rejected.list());
+  json.add_raw("rejected", rejected);
   return json.object();
 }
 

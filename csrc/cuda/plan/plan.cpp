@@ -4,20 +4,13 @@
 
 #include "cuda/bits/gemv.h"
 #include "cuda/plan/json.h"
+#include "cuda/plan/matmul.h"
 #include "cuda/plan/partition.h"
 
 namespace lowbit::cuda {
 namespace {
 
 constexpr int64_t kGemmColumns = 64;
-// Beyond, the weight is expanded once for all of them; not yet measured.
-constexpr int64_t kGemmTokens = LOWBIT_CUDA_MATMUL_TOKENS;
-
-// Rows that are expanded at a time: as many as give the caller's matrix product two tiles of its result,
-// 128 x 128, for every multiprocessor, so that its last turn costs little; and no more than fit this memory.
-constexpr int64_t kResultTile = 128;
-constexpr int64_t kResultTiles = 2;
-constexpr int64_t kTileBytes = 64 << 20;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -43,20 +36,14 @@ Refusal refuse_b1(const Layer& layer, const ActivationKind& kind, int64_t tokens
 Refusal refuse_matmul(const ActivationKind& kind, int64_t tokens, const lowbit_cuda_device& device) {
   if (kind.exact()) return Refusal::wants_exact;
   if (kind.fast() || kind.bits > 0) return Refusal::integers;
-  if (tokens <= kGemmTokens) return Refusal::few_tokens;
+  if (tokens <= kMatmulTokens) return Refusal::few_tokens;
   return device.matmul == nullptr ? Refusal::no_matmul : Refusal::none;
 }
 
 void divide_rows(const Layer& layer, int64_t tokens, const lowbit_cuda_device& device, Plan& plan) {
-  const int64_t side = ceil_div(std::min(tokens, kTurnTokens), kResultTile);
-  const int64_t wanted = ceil_div(kResultTiles * device.multiprocessors, side);
-  const int64_t row_bytes = ceil_div(layer.in_features, kHalfAlign) * kHalfAlign * 2;
-  const int64_t allowed = std::max<int64_t>(kTileBytes / (row_bytes * kResultTile), 1);
   int64_t most = 0;
-  for (int32_t s = 0; s < layer.num_segments; ++s) {
-    most = std::max(most, row_tiles(layer.segments[s].out_features) * kRowTile);
-  }
-  plan.tile_rows = std::min(std::min(wanted, allowed) * kResultTile, most);
+  for (int32_t s = 0; s < layer.num_segments; ++s) most = std::max(most, layer.segments[s].out_features);
+  plan.tile_rows = matmul_tile_rows(layer.in_features, most, std::min(tokens, kTurnTokens), device);
   for (int32_t s = 0; s < layer.num_segments; ++s) {
     plan.tiles += ceil_div(layer.segments[s].out_features, plan.tile_rows);
   }
@@ -141,7 +128,7 @@ std::string reason(const Plan& plan, const Layer& layer, const ActivationKind& k
       return sentence(
           "%lld tokens are more than %lld: %lld rows of the weight at a time are expanded to fp16 and "
           "multiplied by the caller's matrix product",
-          Integer{tokens}, Integer{kGemmTokens}, Integer{plan.tile_rows});
+          Integer{tokens}, Integer{kMatmulTokens}, Integer{plan.tile_rows});
     case Kernel::b1_gemv:
       return sentence("%s on sm_%d, and %lld tokens of %d bit planes fit one reading of the weight",
                       architecture_of(device.architecture).b1_why, device.architecture, Integer{tokens},
@@ -188,7 +175,7 @@ std::string reason_against(Kernel kernel, const Plan& plan, const Layer& layer, 
       if (kernel == Kernel::matmul) {
         return sentence(
             "%lld tokens are not more than %lld: the expanded weight would cost more than it saves",
-            Integer{tokens}, Integer{kGemmTokens});
+            Integer{tokens}, Integer{kMatmulTokens});
       }
       return sentence("%lld tokens are not more than %lld: a tile of %lld columns would be mostly empty",
                       Integer{tokens}, Integer{kGemvTokens}, Integer{kGemmColumns});
@@ -196,7 +183,7 @@ std::string reason_against(Kernel kernel, const Plan& plan, const Layer& layer, 
       if (kernel == Kernel::gemm) {
         return sentence(
             "%lld tokens are more than %lld: the weight would be expanded once for every %lld columns",
-            Integer{tokens}, Integer{kGemmTokens}, Integer{kGemmColumns});
+            Integer{tokens}, Integer{kMatmulTokens}, Integer{kGemmColumns});
       }
       return sentence(
           "%lld tokens are more than %lld: the weight would be read and expanded once for every %lld columns",

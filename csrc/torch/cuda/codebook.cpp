@@ -45,7 +45,7 @@ void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
   const ScalarArguments all(args, kOut);
 
   const Checker check("codebook_scalar_linear");
-  const Gpu gpu(check, all.x);
+  Gpu gpu(check, all.x);
   gpu.require_here({all.x, all.weight, all.tables, all.outliers.offsets, all.outliers.columns,
                     all.outliers.values, all.bias, all.out});
   check.expect_input(all.x, all.in_features);
@@ -54,6 +54,7 @@ void codebook_scalar_linear(StableIValue* stack, uint64_t, uint64_t) {
   weight.packed = all.weight.data();
   all.outliers.describe(check, weight);
   const lowbit_precision precision = check.precision(all.precision);
+  gpu.lend_matmul(all.x.rows());
   compute_on(
       gpu, check, args, all.x, all.bias, all.out, weight.out_features,
       [&](int64_t tokens, size_t* bytes) {
@@ -71,7 +72,7 @@ void codebook_vector_linear(StableIValue* stack, uint64_t, uint64_t) {
   const VectorArguments all(args, kOut);
 
   const Checker check("codebook_vector_linear");
-  const Gpu gpu(check, all.x);
+  Gpu gpu(check, all.x);
   gpu.require_here({all.x, all.weight, all.codebooks, all.out_scales, all.bias, all.out});
   check.expect_input(all.x, all.in_features);
   check.require(all.out_scales.dim() == 1, "out_scales must have one dimension");
@@ -82,6 +83,7 @@ void codebook_vector_linear(StableIValue* stack, uint64_t, uint64_t) {
   weight.packed = all.weight.data();
   weight.out_scales = all.out_scales.data();
   const lowbit_precision precision = check.precision(all.precision);
+  gpu.lend_matmul(all.x.rows());
   compute_on(
       gpu, check, args, all.x, all.bias, all.out, out_features,
       [&](int64_t tokens, size_t* bytes) {
