@@ -19,7 +19,7 @@ LIBRARY = Path(lowbit.__file__).parent / "lib" / "liblowbit.so"
 # The prediction's machine: what one core of a Zen 4 or Golden Cove server does, at a clock both reach.
 CLOCK_GHZ, CORES = 3.6, 2
 PER_CYCLE = 4  # instructions of this mix; the front ends allow 6
-PRODUCTS_PER_CYCLE = {"avx512": 1, "avxvnni": 2, "avx2": 2}
+PRODUCTS_PER_CYCLE = {"amx": 1 / 16, "avx512": 1, "avxvnni": 2, "avx2": 2}
 SQUARE = 4096 * 4096
 
 
@@ -52,7 +52,8 @@ def document(loops: list[Loop]) -> str:
         "Counts of one turn of each innermost loop in the compiled library (objdump), all columns together. "
         "Floor: the byte products, or look-ups, alone. Predicted: 4096 x 4096 from the caches on "
         f"{CORES} cores of {CLOCK_GHZ} GHz, {PER_CYCLE} instructions a cycle and at most "
-        f"{PRODUCTS_PER_CYCLE['avx512']} byte product of 64 bytes or {PRODUCTS_PER_CYCLE['avx2']} of 32; "
+        f"{PRODUCTS_PER_CYCLE['avx512']} byte product of 64 bytes or {PRODUCTS_PER_CYCLE['avx2']} of 32, "
+        f"or one of tiles in {1 / PRODUCTS_PER_CYCLE['amx']:.0f} cycles; "
         "what it means in GB/s of packed bits: where that is above the memory's, memory is what is left. "
         "An estimate, not a timing: results/kernels.md has those."
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from asm_report.disassembly import Function, Instruction
 
-VECTOR_BYTES = {"avx512": 64, "avxvnni": 32, "avx2": 32}
-BYTE_PRODUCT = {"avx512": "vpdpbusd", "avxvnni": "vpdpbusd", "avx2": "vpmaddubsw"}
+VECTOR_BYTES = {"amx": 1024, "avx512": 64, "avxvnni": 32, "avx2": 32}
+BYTE_PRODUCT = {"amx": "tdpb", "avx512": "vpdpbusd", "avxvnni": "vpdpbusd", "avx2": "vpmaddubsw"}
 _ISA = {"Avx512": "avx512", "AvxVnni": "avxvnni", "Avx2": "avx2"}
 
 
@@ -73,6 +73,13 @@ def _expanded(isa: str, columns: int) -> Case:
     return Case(f"expanded codes, {columns} columns", pattern, _ISA[isa], columns=columns)
 
 
+def _tiles(planes: int) -> Case:
+    # A product of tiles serves 16 columns. The finished sums of 16 columns before are made floats meanwhile.
+    pattern = rf"TileProduct<{planes}>::block<1>"
+    what = f"{planes} plane" + "s" * (planes > 1)
+    return Case(f"{what}, 16 columns by tiles", pattern, "amx", products_per_weight=1 / 16, columns=16)
+
+
 def _lookup(isa: str, lookup: str, columns: int, products_per_weight: float = 1 / 2) -> Case:
     loop = r"tile\(" if columns == 1 else f"group<{columns}, 1>"
     return Case(
@@ -101,6 +108,7 @@ CASES = (
     *(_bits("Avx512", 1, columns, 1) for columns in (2, 4)),
     _bits("Avx512", 1, 1, 2),
     *(_expanded("Avx512", columns) for columns in (1, 6)),
+    *(_tiles(planes) for planes in (1, 4, 8)),
     *(_scalar(bits) for bits in (2, 3, 4)),
     _lookup("Avx512", "::Lookup512", 1),
     # Three look-ups for 32 words of 16 inputs.

@@ -9,6 +9,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -20,8 +24,8 @@ namespace lowbit {
 namespace {
 
 // Best last: the automatic choice is the last available one.
-constexpr std::array kIsas = {LOWBIT_ISA_SCALAR, LOWBIT_ISA_NEON, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI,
-                              LOWBIT_ISA_AVX512};
+constexpr std::array kIsas = {LOWBIT_ISA_SCALAR,   LOWBIT_ISA_NEON,   LOWBIT_ISA_AVX2,
+                              LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512, LOWBIT_ISA_AMX};
 
 #if defined(__x86_64__)
 
@@ -32,8 +36,20 @@ bool has(uint32_t word, std::initializer_list<int> bits) {
   return true;
 }
 
+// Tiles are 8 KB of registers that Linux saves only for a process that has asked for them, once for all of
+// its threads. It refuses where a thread's alternate signal stack is too small for them.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM of <asm/prctl.h>, since Linux 5.16
+  constexpr int kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 struct X86 {
-  bool avx2 = false, avx_vnni = false, avx512 = false;
+  bool avx2 = false, avx_vnni = false, avx512 = false, amx = false;
 
   X86() {
     uint32_t a = 0, b = 0, c = 0, d = 0;
@@ -50,6 +66,8 @@ struct X86 {
     avx2 = has(b7, {5});
     // AVX512 F, DQ, BW, VL (ebx), VBMI, VNNI (ecx).
     avx512 = avx2 && has(state, {5, 6, 7}) && has(b7, {16, 17, 30, 31}) && has(c7, {1, 11});
+    // AMX-TILE, AMX-INT8 (edx); the operating system saves tiles and their configuration.
+    amx = avx512 && has(state, {17, 18}) && has(d7, {24, 25}) && may_use_tiles();
     if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) avx_vnni = avx2 && has(a, {4});
   }
 };
@@ -65,6 +83,8 @@ bool detect(Isa isa) {
       return cpu.avx_vnni;
     case LOWBIT_ISA_AVX512:
       return cpu.avx512;
+    case LOWBIT_ISA_AMX:
+      return cpu.amx;
     default:
       return false;
   }
@@ -120,6 +140,8 @@ const char* isa_name(Isa isa) noexcept {
       return "avxvnni";
     case LOWBIT_ISA_AVX512:
       return "avx512";
+    case LOWBIT_ISA_AMX:
+      return "amx";
     case LOWBIT_ISA_NEON:
       return "neon";
   }
@@ -138,7 +160,7 @@ lowbit_status active_isa(Isa* isa) noexcept {
       }
       if (chosen == kUnset) {
         return fail(LOWBIT_INVALID_ARGUMENT,
-                    "LOWBIT_CPU_ISA is '%.64s'; allowed: scalar, avx2, avxvnni, avx512, neon", forced);
+                    "LOWBIT_CPU_ISA is '%.64s'; allowed: scalar, avx2, avxvnni, avx512, amx, neon", forced);
       }
       if (!detect(static_cast<Isa>(chosen))) {
         return fail(LOWBIT_UNSUPPORTED, "LOWBIT_CPU_ISA forces %s, which this machine lacks; its best is %s",
@@ -156,7 +178,7 @@ lowbit_status active_isa(Isa* isa) noexcept {
 lowbit_status set_active_isa(Isa isa) noexcept {
   if (isa_name(isa) == nullptr) {
     return fail(LOWBIT_INVALID_ARGUMENT, "isa is %d; allowed: 0 to %d", static_cast<int>(isa),
-                static_cast<int>(LOWBIT_ISA_NEON));
+                static_cast<int>(LOWBIT_ISA_AMX));
   }
   if (!detect(isa)) {
     return fail(LOWBIT_UNSUPPORTED, "this machine lacks %s; its best is %s", isa_name(isa), isa_name(best()));

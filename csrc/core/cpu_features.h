@@ -10,7 +10,7 @@ using Isa = lowbit_isa;
 // Whether this machine (processor and operating system) can run the kernels built for `isa`.
 bool isa_available(Isa isa) noexcept;
 
-// "scalar", "avx2", "avxvnni", "avx512", "neon"; nullptr for a value outside the enumeration.
+// "scalar", "avx2", "avxvnni", "avx512", "amx", "neon"; nullptr for a value outside the enumeration.
 const char* isa_name(Isa isa) noexcept;
 
 // The instruction set in force. Fails, with a sentence, when LOWBIT_CPU_ISA names an unknown one or one that

@@ -49,7 +49,8 @@ typedef enum lowbit_isa LOWBIT_ENUM {
   LOWBIT_ISA_AVX2 = 1,
   LOWBIT_ISA_AVX_VNNI = 2,
   LOWBIT_ISA_AVX512 = 3,
-  LOWBIT_ISA_NEON = 4
+  LOWBIT_ISA_NEON = 4,
+  LOWBIT_ISA_AMX = 5 /* AVX-512 with tiles */
 } lowbit_isa;
 
 #define LOWBIT_TILE_ROWS 64    /* output rows of a tile */
@@ -176,7 +177,7 @@ typedef void (*lowbit_parallel_for)(int32_t chunks, void (*body)(void* context, 
 LOWBIT_API void lowbit_set_parallel_for(lowbit_parallel_for host);
 
 /* Instruction set the kernels run with: the best of this machine, or LOWBIT_CPU_ISA of the environment
- * (scalar, avx2, avxvnni, avx512, neon) read at first use. Forcing one the machine lacks is an error. */
+ * (scalar, avx2, avxvnni, avx512, amx, neon) read at first use. Forcing one the machine lacks is an error. */
 LOWBIT_API int32_t lowbit_isa_available(lowbit_isa isa);
 LOWBIT_API lowbit_status lowbit_get_isa(lowbit_isa* isa);
 LOWBIT_API lowbit_status lowbit_set_isa(lowbit_isa isa);

@@ -7,8 +7,8 @@
 namespace lowbit::python {
 namespace {
 
-constexpr lowbit_isa kIsas[] = {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512,
-                                LOWBIT_ISA_NEON};
+constexpr lowbit_isa kIsas[] = {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI,
+                                LOWBIT_ISA_AVX512, LOWBIT_ISA_AMX,  LOWBIT_ISA_NEON};
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;

@@ -452,8 +452,8 @@ void test_half() {
 
 int run(int cases) {
   std::vector<Isa> isas;
-  for (const Isa isa :
-       {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512, LOWBIT_ISA_NEON}) {
+  for (const Isa isa : {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512,
+                        LOWBIT_ISA_AMX, LOWBIT_ISA_NEON}) {
     if (isa_available(isa)) isas.push_back(isa);
   }
   test_half();
@@ -483,6 +483,7 @@ int run(int cases) {
     const Weight w = make_weight(2, 33000, planes, -1, true, false, true);
     test_product(isas, w, planes, make_activations(2, 33000, Mode::kHigh, true), "long rows");
     test_product(isas, w, planes, make_activations(7, 33000, Mode::kBipolar, true), "long rows");
+    test_product(isas, w, planes, make_activations(9, 33000, Mode::kHigh, true), "long rows of many columns");
   }
   // Look-up tables: rows of several stretches, runs cut by them, more tiles than share the tables.
   for (const Mode mode : {Mode::kFast, Mode::kHigh, Mode::kBipolar}) {
@@ -494,6 +495,17 @@ int run(int cases) {
   }
   test_product(isas, make_weight(64 * 33 + 1, 100, 1, 32, true, false, true), 1,
                make_activations(9, 100, Mode::kFast, true), "many tiles");
+  // More columns than share expanded weights, with groups of columns that are cut off; runs of one block and
+  // of an odd number of them.
+  for (const Mode mode : {Mode::kFast, Mode::kHigh, Mode::kBipolar}) {
+    for (const int planes : {1, 3, 7, 8}) {
+      for (const int64_t group_size : {-1, 32, 96}) {
+        const Weight w = make_weight(70, 353, planes, group_size, true, planes == 3, true);
+        test_product(isas, w, planes, make_activations(mode == Mode::kHigh ? 69 : 133, 353, mode, true),
+                     "many columns");
+      }
+    }
+  }
   // More tiles than `exact` computes together.
   test_exact(isas, make_weight(64 * 9 + 1, 100, 2, 32, true, false, false), 2, 2);
 

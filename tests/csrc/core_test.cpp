@@ -213,8 +213,8 @@ void instruction_sets() {
   EXPECT(lowbit_isa_available(static_cast<lowbit_isa>(7)) == 0);
   EXPECT(lowbit_isa_name(static_cast<lowbit_isa>(7)) == nullptr);
   lowbit_status status;
-  for (lowbit_isa isa :
-       {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512, LOWBIT_ISA_NEON}) {
+  for (lowbit_isa isa : {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512,
+                         LOWBIT_ISA_AMX, LOWBIT_ISA_NEON}) {
     const std::string name = lowbit_isa_name(isa);
     const std::string answer = isa_with(name.c_str(), &status);
     if (lowbit_isa_available(isa)) {
@@ -225,7 +225,7 @@ void instruction_sets() {
   }
   EXPECT(isa_with("sse9", &status).find("'sse9'; allowed: scalar, avx2") != std::string::npos);
   EXPECT(status == LOWBIT_INVALID_ARGUMENT);
-  EXPECT(lowbit_set_isa(static_cast<lowbit_isa>(5)) == LOWBIT_INVALID_ARGUMENT);
+  EXPECT(lowbit_set_isa(static_cast<lowbit_isa>(6)) == LOWBIT_INVALID_ARGUMENT);
   EXPECT(lowbit_get_isa(nullptr) == LOWBIT_INVALID_ARGUMENT);
   EXPECT(lowbit_set_isa(LOWBIT_ISA_SCALAR) == LOWBIT_OK);
   lowbit_isa now = LOWBIT_ISA_AVX2;

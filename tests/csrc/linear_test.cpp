@@ -614,8 +614,8 @@ void rejected_arguments() {
 
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 60;
-  for (lowbit_isa isa :
-       {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512, LOWBIT_ISA_NEON}) {
+  for (lowbit_isa isa : {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512,
+                         LOWBIT_ISA_AMX, LOWBIT_ISA_NEON}) {
     if (!lowbit_isa_available(isa)) {
       std::printf("%s: not on this machine\n", lowbit_isa_name(isa));
       continue;

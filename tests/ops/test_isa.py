@@ -52,7 +52,7 @@ def child(isa: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avxvnni", "avx512", "neon"])
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avxvnni", "avx512", "amx", "neon"])
 def test_forced(isa, tmp_path):
     if isa not in _native.available_isas():
         pytest.skip(f"this machine has no {isa}")

@@ -119,7 +119,7 @@ def test_threads_and_instruction_sets():
     finally:
         _native.set_num_threads(before)
         _native.set_isa(isa)
-    missing = {"scalar", "avx2", "avxvnni", "avx512", "neon"} - set(_native.available_isas())
+    missing = {"scalar", "avx2", "avxvnni", "avx512", "amx", "neon"} - set(_native.available_isas())
     for name in (*missing, "mmx"):
         with pytest.raises((BackendError, FormatError)):
             _native.set_isa(name)

@@ -12,6 +12,7 @@ const ActivationKernels& activation_kernels(lowbit_isa isa) {
     case LOWBIT_ISA_AVX_VNNI:
       return activation_kernels_avxvnni;
     case LOWBIT_ISA_AVX512:
+    case LOWBIT_ISA_AMX:
       return activation_kernels_avx512;
 #elif defined(__aarch64__)
     case LOWBIT_ISA_NEON:

@@ -11,6 +11,7 @@ const AttentionKernels& attention_kernels(lowbit_isa isa) {
     case LOWBIT_ISA_AVX_VNNI:
       return attention_kernels_avx2;
     case LOWBIT_ISA_AVX512:
+    case LOWBIT_ISA_AMX:
       return attention_kernels_avx512;
 #elif defined(__aarch64__)
     case LOWBIT_ISA_NEON:

@@ -11,6 +11,8 @@ const BitsKernels& bits_kernels(lowbit_isa isa) {
       return kBitsAvxVnni;
     case LOWBIT_ISA_AVX512:
       return kBitsAvx512;
+    case LOWBIT_ISA_AMX:
+      return kBitsAmx;
 #elif defined(__aarch64__)
     case LOWBIT_ISA_NEON:
       return kBitsNeon;

@@ -84,6 +84,6 @@ struct BitsKernels {
 const BitsKernels& bits_kernels(lowbit_isa isa);
 
 // One table per bits_<isa>.cpp; only those of this architecture are linked.
-extern const BitsKernels kBitsScalar, kBitsAvx2, kBitsAvxVnni, kBitsAvx512, kBitsNeon;
+extern const BitsKernels kBitsScalar, kBitsAvx2, kBitsAvxVnni, kBitsAvx512, kBitsAmx, kBitsNeon;
 
 }  // namespace lowbit

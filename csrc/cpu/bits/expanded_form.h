@@ -21,8 +21,14 @@ constexpr int64_t kExpandedBlocks = 4;  // 8 KiB: runs of 128 inputs are one pie
 constexpr int64_t kExpandedSteps = kExpandedBlocks * 8;
 constexpr int64_t kExpandedBytes = kExpandedSteps * kBlockBytes;
 
-// Writes `blocks` <= kExpandedBlocks blocks of a tile.
-template <class Isa, int kPlanes>
+// Codes as they are.
+template <class Isa>
+struct PlainCodes {
+  static LOWBIT_INLINE typename Isa::I32 of(typename Isa::I32 codes) { return codes; }
+};
+
+// Writes `blocks` <= kExpandedBlocks blocks of a tile, Codes::of four codes a lane.
+template <class Isa, int kPlanes, class Codes = PlainCodes<Isa>>
 class Expander {
  public:
   static LOWBIT_NOINLINE void expand(const uint8_t* bits, int64_t plane_stride, int64_t ahead, int64_t blocks,
@@ -55,7 +61,7 @@ class Expander {
       I32 code = w[i];
       if constexpr (kSlot > 0) code = Isa::template shift_right_logical<kWidth * kSlot>(code);
       if constexpr (kWidth < 8) code = Isa::bit_and(code, mask);
-      Isa::store(out + (i + kWidth * kSlot) * kBlockBytes, code);
+      Isa::store(out + (i + kWidth * kSlot) * kBlockBytes, Codes::of(code));
     }
   }
 };

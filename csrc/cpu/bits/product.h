@@ -83,8 +83,6 @@ class Product {
   // Columns that share one pass over a tile. In the expanded form, as many as keep floats and expanded
   // weights in the first cache.
   static constexpr int64_t kBlockColumns = kExpanded ? 24 : kRegisterColumns;
-  static constexpr int32_t kSumFactor = -((1 << kPlanes) - 1);
-
   // Up to kRegisterColumns columns. Never inlined, so that profiles and benchmarks/asm_report can name each
   // loop.
   template <int kTokens, int kPerToken>
@@ -166,6 +164,8 @@ class Product {
   }
 
  protected:
+  static constexpr int32_t kSumFactor = -((1 << kPlanes) - 1);
+
   // The scales of a tile as floats, converted group by group.
   class TileScales {
    public:

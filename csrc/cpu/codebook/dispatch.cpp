@@ -11,6 +11,7 @@ const CodebookKernels& codebook_kernels(lowbit_isa isa) {
     case LOWBIT_ISA_AVX_VNNI:
       return codebook_kernels_avxvnni;
     case LOWBIT_ISA_AVX512:
+    case LOWBIT_ISA_AMX:
       return codebook_kernels_avx512;
 #endif
     default:

@@ -1,0 +1,211 @@
+// The product of many columns with AMX: expanded weights and codes are tiles as they lie.
+//
+//   codes      [columns][.. 64 inputs ..]      a tile: 16 columns of a step, which is two blocks
+//   expanded   [16][64 rows][4 inputs]         of a step, four tiles of 16 rows
+//   sums       [16 columns][64 rows]           four tiles
+//
+// A group is 16 columns, or all of fewer. The last ones share theirs with columns of the group before, whose
+// sums come out once more and are dropped. While the tiles of a group are multiplied, vector units finish the
+// group before it.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "cpu/bits/product.h"
+#include "cpu/isa/amx.h"
+
+namespace lowbit {
+namespace {
+
+template <int kPlanes>
+class TileProduct : Product<isa::Avx512, kPlanes> {
+  using Base = Product<isa::Avx512, kPlanes>;
+
+ public:
+  using Base::Base;
+
+  // Tiles [begin, end) for all tokens.
+  void tiles(int64_t begin, int64_t end) const {
+    const Tiles registers(static_cast<int>(group_columns()));
+    for (int64_t tile = begin; tile < end; ++tile) {
+      for (int64_t token = 0; token < x_.tokens; token += kBlockColumns / x_.per_token) {
+        const int64_t tokens = smaller(kBlockColumns / x_.per_token, x_.tokens - token);
+        x_.per_token == 1 ? block<1>(tile, token, tokens) : block<2>(tile, token, tokens);
+      }
+    }
+  }
+
+ private:
+  using Isa = isa::Avx512;
+  using I32 = Isa::I32;
+  using Tiles = isa::Tiles;
+  using TileScales = typename Base::TileScales;
+  using Base::ahead;
+  using Base::column_stride_;
+  using Base::finish;
+  using Base::kSumFactor;
+  using Base::plane_stride_;
+  using Base::runs_;
+  using Base::sum_activations;
+  using Base::tile_bits;
+  using Base::weight_;
+  using Base::x_;
+  using Base::x_groups_;
+
+  // The value 2 code - (2^planes - 1) of a weight. That of eight planes is no byte: there the codes are
+  // multiplied, and a run starts with what the sum of activations lacks.
+  static constexpr bool kValues = kPlanes < 8;
+  struct Values {
+    static LOWBIT_INLINE I32 of(I32 codes) {
+      return _mm512_sub_epi8(_mm512_add_epi8(codes, codes), _mm512_set1_epi8(-kSumFactor));
+    }
+  };
+  using ExpandedCodes = std::conditional_t<kValues, Values, PlainCodes<Isa>>;
+
+  static constexpr int64_t kGroupColumns = Tiles::kRows;
+  // Columns that share expanded weights.
+  static constexpr int64_t kBlockColumns = 128;
+  static constexpr int64_t kBlockGroups = kBlockColumns / kGroupColumns;
+  static constexpr int64_t kStepBlocks = 2;
+  static constexpr int64_t kStepBytes = kStepBlocks * 8 * kBlockBytes;  // of expanded weights
+  static constexpr int kCodes = 4;  // the tile of codes: behind those of sums, before those of weights
+  static constexpr int64_t kSumsBytes = kTileRows * sizeof(int32_t);
+
+  // The columns of a group whose sums of a run are complete; those before `next` are done.
+  template <int kPerToken>
+  struct Finished {
+    const RunEnd<Isa>* run_end;
+    const int32_t (*sums)[kTileRows];
+    const int32_t* x_sums;
+    const float* x_scales;
+    int64_t x_scale_stride;
+    float (*acc)[kTileRows];  // of the first column's token
+    int64_t next, last;
+
+    LOWBIT_INLINE void some() {
+      if (next < last) token();
+      if constexpr (kPerToken == 1) {
+        if (next < last) token();
+      }
+    }
+    LOWBIT_INLINE void rest() {
+      while (next < last) token();
+    }
+
+   private:
+    LOWBIT_INLINE void token() {
+      constexpr int kRows = kTileRows / Isa::kLanes;
+      I32 total[kRows][kPerToken];
+      for (int r = 0; r < kRows; ++r) {
+        for (int p = 0; p < kPerToken; ++p) {
+          total[r][p] = Isa::load(sums[next + p] + r * Isa::kLanes);
+          if constexpr (!kValues)
+            total[r][p] = Isa::template fold<1>(Isa::set1(kSumFactor * x_sums[next + p]), total[r][p]);
+        }
+      }
+      const int64_t t = next / kPerToken;
+      run_end->template add<kPerToken>(total, 0, x_sums + next, x_scales[t * x_scale_stride], 0, acc[t]);
+      next += kPerToken;
+    }
+  };
+
+  int64_t columns() const { return x_.tokens * x_.per_token; }
+  int64_t group_columns() const { return smaller(kGroupColumns, columns()); }
+
+  template <int kPerToken>
+  LOWBIT_NOINLINE void block(int64_t tile, int64_t first_token, int64_t tokens) const {
+    const TileScales scales(*this, tile);
+    alignas(64) float acc[kBlockColumns][kTileRows];
+    alignas(64) int32_t sums[kBlockGroups][kGroupColumns][kTileRows];
+    alignas(64) uint8_t expanded[kExpandedBytes];
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t row = 0; row < kTileRows; ++row) acc[t][row] = 0.0f;
+    }
+    const bool sums_wanted = !kValues || weight_.offsets != nullptr;
+    const int64_t first = first_token * kPerToken, end = first + tokens * kPerToken;
+    int32_t x_sums[kBlockColumns] = {};
+    for (Runs run = runs_; !run.done(); run.next()) {
+      if (sums_wanted) {
+        for (int64_t column = first; column < end; ++column) {
+          x_sums[column - first] = sum_activations(x_.sums + column * x_.k_blocks, run);
+        }
+      }
+      const RunEnd<Isa> run_end = scales.end_of(run);
+      const float* const x_scales = x_.scales + first_token * x_groups_ + run.x_index();
+      const bool whole = run.end() - run.begin() <= kExpandedBlocks;  // in one piece
+      for (int64_t at = run.begin(); at < run.end(); at += kExpandedBlocks) {
+        const int64_t blocks = smaller(kExpandedBlocks, run.end() - at);
+        Expander<Isa, kPlanes, ExpandedCodes>::expand(tile_bits(tile) + at * kBlockBytes, plane_stride_,
+                                                      ahead(at), blocks, expanded);
+        Finished<kPerToken> before{};
+        before.run_end = &run_end;
+        before.x_scale_stride = x_groups_;
+        for (int64_t column = first, group = 0; column < end; column += kGroupColumns, ++group) {
+          auto& group_sums = sums[whole ? group % 2 : group];
+          // Where columns run out the group starts before its first one.
+          const int64_t start = smaller(column, columns() - group_columns());
+          multiply(x_.codes + start * column_stride_ + at * kBlockInputs, blocks, expanded, at > run.begin(),
+                   group_sums[0], before);
+          if (at + blocks == run.end()) {
+            const int64_t token = (column - first) / kPerToken;
+            before.sums = group_sums + (column - start);
+            before.x_sums = x_sums + (column - first);
+            before.x_scales = x_scales + token * x_groups_;
+            before.acc = acc + token;
+            before.next = 0;
+            before.last = smaller(kGroupColumns, end - column);
+          }
+        }
+        before.rest();
+      }
+    }
+    for (int64_t t = 0; t < tokens; ++t) finish(tile, first_token + t, scales, acc[t]);
+  }
+
+  // sums [16 columns][64] of up to kExpandedBlocks blocks, added to what is there where `more`.
+  template <class Before>
+  LOWBIT_INLINE void multiply(const int8_t* codes, int64_t blocks, const uint8_t* expanded, bool more,
+                              int32_t* sums, Before& before) const {
+    more ? each([&]<int n>() LOWBIT_LAMBDA_INLINE { Tiles::load<n>(sums + 16 * n, kSumsBytes); })
+         : each([&]<int n>() LOWBIT_LAMBDA_INLINE { Tiles::zero<n>(); });
+    for (; blocks > 0; blocks -= kStepBlocks, codes += kStepBlocks * kBlockInputs, expanded += kStepBytes) {
+      if (blocks >= kStepBlocks) [[likely]] {
+        Tiles::load<kCodes>(codes, column_stride_);
+      } else {
+        load_half(codes);
+      }
+      each([&]<int n>() LOWBIT_LAMBDA_INLINE {
+        constexpr int kWeights = kCodes + 1 + n % 3;
+        Tiles::load<kWeights>(expanded + 64 * n, kBlockBytes);
+        Tiles::multiply<n, kCodes, kWeights, kValues>();
+        before.some();
+      });
+    }
+    before.rest();
+    each([&]<int n>() LOWBIT_LAMBDA_INLINE { Tiles::store<n>(sums + 16 * n, kSumsBytes); });
+  }
+
+  // One block and, behind it, zeros: nothing more is read or added. Apart, so that the loop has no other in
+  // it.
+  LOWBIT_NOINLINE void load_half(const int8_t* codes) const {
+    alignas(64) int8_t half[kGroupColumns][kStepBlocks * kBlockInputs] = {};
+    for (int64_t c = 0; c < group_columns(); ++c) {
+      std::memcpy(half[c], codes + c * column_stride_, kBlockInputs);
+    }
+    Tiles::load<kCodes>(half, sizeof half[0]);
+  }
+
+  // The four tiles of 64 rows.
+  template <class Body>
+  static LOWBIT_INLINE void each(Body body) {
+    body.template operator()<0>();
+    body.template operator()<1>();
+    body.template operator()<2>();
+    body.template operator()<3>();
+  }
+};
+
+}  // namespace
+}  // namespace lowbit
