@@ -6,6 +6,7 @@
 # make cuda-mutations   breaks the GPU kernels one place at a time: do the tests notice?
 # make triton-report   what the Triton kernels are compiled to, for every target
 # make triton-tables   the tiles that are shipped for them, by estimates from the compiled code; triton-report next
+# make triton-sweep    whether any kind of layer, beyond those of the report, gets tiles that spill registers
 # All prepare .venv and build the package first; both work in a fresh clone with Python, pip and g++.
 
 SHELL := /bin/bash
@@ -22,7 +23,7 @@ demo: CMAKE_ARGS := -DLOWBIT_BUILD_CUDA=OFF -DLOWBIT_BUILD_EMULATED=OFF
 # Where bytecode may not be kept, every process compiles torch and transformers anew: six seconds each.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test build bench kernels rivals asm-report cuda-report cuda-mutations triton-report triton-tables lint format clean
+.PHONY: demo test build bench kernels rivals asm-report cuda-report cuda-mutations triton-report triton-tables triton-sweep lint format clean
 
 demo: build
 	$(BIN)/python benchmarks/demo.py
@@ -56,6 +57,9 @@ triton-report: build
 
 triton-tables: build
 	PYTHONPATH=benchmarks $(BIN)/python -m triton_report.make_tables
+
+triton-sweep: build
+	PYTHONPATH=benchmarks $(BIN)/python -m triton_report.sweep
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check $(PY)

@@ -15,6 +15,7 @@ from report import write_json
 from rich.progress import track
 
 from . import tables
+from .compiling import hush
 from .static import TARGETS, Entry, compile_one, names, regressions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ CACHE = ROOT / "build" / "triton_report"
 def main(results: Path = RESULTS, jobs: int = os.cpu_count() or 1) -> None:
     os.environ.setdefault("TRITON_CACHE_DIR", str(CACHE))
     wanted = [(name, target.name) for target in TARGETS.values() for name in names(target)]
-    with ProcessPoolExecutor(jobs, initializer=_hush) as pool:
+    with ProcessPoolExecutor(jobs, initializer=hush) as pool:
         found: list[Entry] = list(track(pool.map(compile_one, *zip(*wanted, strict=True)), total=len(wanted)))
     note = "compiled, never run on a GPU; AMD untested"
     write_json(results / "triton_report.json", {"note": note, "static": found})
@@ -33,11 +34,6 @@ def main(results: Path = RESULTS, jobs: int = os.cpu_count() or 1) -> None:
     (results / "triton_report.md").write_text(tables.document(found, cuda), encoding="utf-8")
     for problem in regressions(found, found):
         typer.echo(problem, err=True)
-
-
-def _hush() -> None:
-    """The compiler prints what it refuses, whole, past Python's streams."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from lowbit.triton_kernels.compiled import Launch
 from triton._C.libtriton import ir
@@ -37,12 +38,19 @@ def with_ones(launch: Launch) -> Launch:
     return replace(launch, signature=signature, constexprs={**launch.constexprs, **ones}, divisible=())
 
 
-def read(launch: Launch, target: Target) -> None:
-    """Triton's first stage, which reads the source; raises what that does."""
+def read(launch: Launch, target: Target) -> str:
+    """What Triton makes of the source before it looks at the target: all that is compiled.
+
+    Raises what that does.
+    """
     backend = make_backend(gpu_of(target))
     options = backend.parse_options(dict(launch.options))
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)
     functions, modules = backend.get_codegen_implementation(options), backend.get_module_map()
-    source_of(launch).make_ir(gpu_of(target), options, functions, modules, context)
+    source = source_of(launch)
+    module = source.make_ir(gpu_of(target), options, functions, modules, context)
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, options, source.language)
+    return str(stages["ttir"](module, {}).str_nodebug())

@@ -9,7 +9,7 @@ from lowbit.triton_kernels.gpu import Gpu
 from lowbit.tuning import Tiles
 
 FORMS = ("integers", "scaled", "exact")
-H100 = Gpu(132)
+H100 = Gpu(132, capability=(9, 0))
 SHAPES = [((1,), 1), ((640,), 2048), ((2048, 256, 256), 640), ((4096,), 14336), ((262144,), 640)]
 
 
@@ -90,6 +90,17 @@ def test_sixteen_columns_of_whole_rows_in_fast():
     assert config(product, 16, tiles)[1:5] == (64, 16, 4, 3)
     by_128 = product._replace(group_size=128)
     assert config(by_128, 16, Gpu(132)).block_columns == 8
+
+
+@pytest.mark.parametrize(
+    ("widths", "capability", "warps"),
+    [((2, 1), (8, 0), 8), ((2, 1), (9, 0), 4), ((4, 1), (9, 0), 4), ((4,), (8, 0), 4), ((4,), (8, 6), 2)],
+)
+def test_sixteen_columns_of_whole_rows(widths, capability, warps):
+    """Have the rows that 8 have, in warps of 16 where those of 32 spill."""
+    product = Product("integers", (640,), 4096, widths, 2)
+    few, many = (config(product, tokens, Gpu(132, capability=capability)) for tokens in (4, 8))
+    assert many == few._replace(block_columns=16, warps=warps)
 
 
 @pytest.mark.parametrize(

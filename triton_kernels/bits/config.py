@@ -81,6 +81,11 @@ class Product(NamedTuple):
         return self.fast and not self.grouped and self.widths == (1,)
 
     @property
+    def mixed(self) -> bool:
+        """Whether digits of one bit, which have most sums, lie beside others."""
+        return len(self.widths) > 1 and 1 in self.widths
+
+    @property
     def unit(self) -> int:
         """Inputs of a product whose sums are scaled: a divisor of every group, and of 128."""
         if self.form == "exact":
@@ -153,8 +158,12 @@ def config(product: Product, tokens: int, gpu: Gpu) -> Config:
     per_multiprocessor = 0 if short else PROGRAMS_PER_MULTIPROCESSOR
     if tokens <= GEMV_TOKENS and (tiles := gpu.tiles(str(product))) is not None:
         per_multiprocessor, rows, warps, stages = tiles.over(rows, warps, stages)
-    if product.fast_rows and width > 8 and not gpu.amd and gpu.capability[0] != 9:
-        # 32 rows and 16 columns a warp spill, but on sm_90, where columns come to wgmma from shared memory.
+    # 32 rows and 16 columns a warp spill, but on sm_90, where columns come to wgmma from shared memory.
+    sums = product.fast_rows or (product.form == "integers" and product.mixed)
+    # So do digits of four bits on sm_80, in parts of rows.
+    sums |= product.form == "integers" and product.widths == (4,) and gpu.capability == (8, 0)
+    wgmma = gpu.capability[0] == 9 and (product.fast_rows or warps >= 4)
+    if sums and width > 8 and not gpu.amd and not wgmma:
         warps = max(warps, rows // 16)
     programs = row_tiles(product.segments, rows)
     if tokens > GEMV_TOKENS:
@@ -180,10 +189,28 @@ def _tile(product: Product, columns: int, gpu: Gpu) -> tuple[int, int, int]:
     two_warps = gpu.amd or not scaled or product.widths == (4, 2)
     spans = 4 in product.widths and product.turn_inputs(4) == SPAN_INPUTS and two_warps
     ragged = scaled and product.grouped and not product.whole_turns
-    if ragged and 1 in product.widths and len(product.widths) > 1 and gpu.capability[0] >= 10:
+    if not gpu.amd and (found := _exception(product, gpu.capability[0], ragged)) is not None:
+        return found[0], width, found[1]
+    if ragged and product.mixed and gpu.capability[0] >= 10:
         return 64, width, 4
     narrow = ragged and (1 not in product.widths or gpu.capability[0] == 10)
     return (64, width, 2) if spans or narrow else (128, width, 4)
+
+
+def _exception(product: Product, major: int, ragged: bool) -> tuple[int, int] | None:
+    """Rows and warps of kinds whose usual tiles spill 8 to 32 bytes on one architecture.
+
+    `make triton-sweep` finds them.
+    """
+    if major == 8 and product.widths == (1,) and product.offsets and product.unit == GROUP_INPUTS:
+        return 64, 2
+    if major == 9 and product.widths == (2, 1) and product.unit == 64 and product.fast:
+        return 64, 2
+    if major in (9, 10) and len(product.widths) > 1 and product.fast and not product.grouped:
+        return 64, 2
+    if major == 12 and ragged and product.widths == (2,) and product.unit == 64:
+        return 128, 4
+    return None
 
 
 def _gemm(product: Product, columns: int, gpu: Gpu) -> Config:
