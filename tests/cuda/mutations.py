@@ -61,7 +61,7 @@ MUTATIONS = (
     ),
     Mutation(
         "four to seven warps copy columns as eight do", "bits/chunks.h",
-        "place.row_warps < 8 ? 4 : 8", "8", WHOLE, ROWS,
+        "place.row_warps < 8 ? 4 : 8", "8", WHOLE, (f"{BITS}::test_any_number_of_warps_copies_columns",),
     ),
     Mutation(
         "two registers of a column fragment exchanged", "bits/fragments.h",

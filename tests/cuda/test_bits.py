@@ -111,6 +111,19 @@ def test_rows_that_share_a_block(emulated: Device, bits: int, group_size: int) -
         check(subject, x, layer(x, precision), precision)
 
 
+def test_any_number_of_warps_copies_columns(emulated: Device) -> None:
+    """Whole rows of one bit on one multiprocessor, whose blocks have as many row warps as there are rows."""
+    found = set()
+    for n in (16, 33, 70, 100, 140, 170, 200, 230):
+        subject = make("planes", n, 2100, n, bits=1, group_size=-1)
+        layer = DeviceBits(emulated, subject, gpu=interface.Device(80, 1))
+        x = activations(8, 2100, torch.float32, seed=n)
+        for m in (4, 8):
+            found.add(layer.explain(m, "high")["row_warps"])
+            check(subject, x[:m], layer(x[:m], "high"), "high")
+    assert found == set(range(1, 9))
+
+
 # Bits, digits, group size and inputs of layers that some GPU of a few multiprocessors divides over blocks.
 SHARED_ROWS = {
     "one": (1, "packed", -1, 9000, interface.Device(90, 4)),
