@@ -13,6 +13,7 @@ from lowbit.modules import (
     PlanesLinear,
     QuantizedLinear,
     SignsLinear,
+    TiedEmbedding,
     make_linear,
 )
 from lowbit.schemes import BipolarInt, GroupedSigns, OneBit, ScalarCodebook, Scheme
@@ -130,12 +131,21 @@ def test_active_bits_of_what_is_not_nested(scheme: Scheme) -> None:
 
 def test_active_bits_of_an_embedding() -> None:
     packed = BipolarInt(4).quantize(torch.randn(8, 32))
-    _refuses_bits(PackedEmbedding(packed, dtype=torch.float32, name="head"))
+    own = PackedEmbedding(packed, dtype=torch.float32, name="head")
+    tied = TiedEmbedding(own, dtype=torch.float32)
+    for embedding in (own, tied):
+        _refuses_bits(embedding)
+        with pytest.raises(
+            ValueRangeError, match=r"precision of a .*Embedding of planes.*only a linear layer"
+        ):
+            embedding.precision = "exact"
+        with pytest.raises(DtypeError, match=r"wrong dtype of the ids; found torch.float32"):
+            embedding(torch.rand(2, 3))
 
 
-def _refuses_bits(module: PackedModule) -> None:
+def _refuses_bits(module: PackedModule | TiedEmbedding) -> None:
     for name in ("active_bits", "activation_bits"):
-        with pytest.raises(ValueRangeError, match=rf"layer 'head': {name} of a .*only a PlanesLinear"):
+        with pytest.raises(ValueRangeError, match=rf"{name} of a .*only a PlanesLinear has it"):
             setattr(module, name, 2)
         setattr(module, name, None)
         assert not hasattr(module, name)

@@ -8,9 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lowbit.errors import DtypeError
 from lowbit.formats import PackedWeight
-from lowbit.modules.packed import PackedModule, cast_dtype
+from lowbit.modules.packed import LinearSettings, PackedModule, cast_dtype
 from lowbit.schemes import Scheme
+
+_ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class RowScale(NamedTuple):
@@ -40,6 +43,7 @@ class PackedEmbedding(PackedModule):
     Shapes: ids int [...] -> [..., embedding_dim].
 
     Raises:
+        DtypeError: the ids are no integers.
         ValueRangeError: an id is out of range.
     """
 
@@ -68,7 +72,7 @@ class PackedEmbedding(PackedModule):
         )
 
 
-class TiedEmbedding(nn.Module):
+class TiedEmbedding(LinearSettings, nn.Module):
     """Rows of the packed weight of another layer, usually the head.
 
     The weight is in memory once, and is saved and moved with that layer.
@@ -81,6 +85,7 @@ class TiedEmbedding(nn.Module):
     Shapes: ids int [...] -> [..., embedding_dim].
 
     Raises:
+        DtypeError: the ids are no integers.
         ValueRangeError: an id is out of range.
     """
 
@@ -94,6 +99,8 @@ class TiedEmbedding(nn.Module):
         super().__init__()
         # In a tuple, so that the head is not a submodule here: its tensors belong to it alone.
         self._head = (head,)
+        self.kind = head.kind
+        self.layer_name = None  # its own is not known here
         self.dtype = dtype
         self.row_scale = row_scale
         self.num_embeddings = head.out_features
@@ -128,5 +135,9 @@ class TiedEmbedding(nn.Module):
 
 
 def _lookup(source: PackedModule, ids: Tensor, dtype: torch.dtype, row_scale: RowScale) -> Tensor:
+    if ids.dtype not in _ID_DTYPES:
+        raise DtypeError(
+            "wrong dtype of the ids", layer=source.layer_name, found=ids.dtype, allowed=_ID_DTYPES
+        )
     rows = source.rows(ids.reshape(-1).long()).to(dtype)
     return row_scale.apply(rows).reshape(*ids.shape, source.in_features)

@@ -25,7 +25,53 @@ class Plan(NamedTuple):
     numbers: tuple[Any, ...]
 
 
-class PackedModule(nn.Module):
+class LinearSettings:
+    """What only linear layers can be set to, for modules that share their weights.
+
+    Without these nn.Module would make an attribute of it, which nothing reads.
+    """
+
+    kind: str
+    layer_name: str | None
+
+    @property
+    def active_bits(self) -> int:
+        """Planes read per product; of `PlanesLinear` alone."""
+        raise AttributeError("active_bits")  # nn.Module makes a sentence of it
+
+    @active_bits.setter
+    def active_bits(self, value: int | None) -> None:
+        self._refuse("active_bits", value, "a PlanesLinear")
+
+    @property
+    def activation_bits(self) -> int:
+        """Bits of the activations; of `PlanesLinear` alone."""
+        raise AttributeError("activation_bits")
+
+    @activation_bits.setter
+    def activation_bits(self, value: int | None) -> None:
+        self._refuse("activation_bits", value, "a PlanesLinear")
+
+    @property
+    def precision(self) -> str:
+        """How activations are quantised; of linear layers alone."""
+        raise AttributeError("precision")
+
+    @precision.setter
+    def precision(self, value: str | None) -> None:
+        self._refuse("precision", value, "a linear layer")
+
+    def _refuse(self, name: str, value: object, owner: str) -> None:
+        if value is not None:
+            raise ValueRangeError(
+                f"{name} of a {type(self).__name__} of {self.kind}",
+                layer=self.layer_name,
+                found=repr(value),
+                allowed=f"None; only {owner} has it",
+            )
+
+
+class PackedModule(LinearSettings, nn.Module):
     """A packed weight [out_features, in_features] as buffers named like the tensors of its checkpoint.
 
     The buffers hold the layout of the backend that runs the module, and nothing else is kept in memory.
@@ -89,34 +135,6 @@ class PackedModule(nn.Module):
         """Why this backend, and why not the ones before it in the order of preference."""
         before = "".join(f"; {name}: {why}" for name, why in self._rejected.items())
         return self._reason + before
-
-    @property
-    def active_bits(self) -> int:
-        """Planes read per product; of `PlanesLinear` alone."""
-        raise AttributeError("active_bits")  # nn.Module makes a sentence of it
-
-    @active_bits.setter
-    def active_bits(self, value: int | None) -> None:
-        self._refuse("active_bits", value)
-
-    @property
-    def activation_bits(self) -> int:
-        """Bits of the activations; of `PlanesLinear` alone."""
-        raise AttributeError("activation_bits")
-
-    @activation_bits.setter
-    def activation_bits(self, value: int | None) -> None:
-        self._refuse("activation_bits", value)
-
-    def _refuse(self, name: str, value: object) -> None:
-        # nn.Module would make an attribute of it, which nothing reads.
-        if value is not None:
-            raise ValueRangeError(
-                f"{name} of a {type(self).__name__} of {self.kind}",
-                layer=self.layer_name,
-                found=repr(value),
-                allowed="None; only a PlanesLinear reads fewer bits",
-            )
 
     @property
     def nbytes(self) -> int:
