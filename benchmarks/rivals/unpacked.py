@@ -17,7 +17,10 @@ from rivals import Problem
 MANY_TOKENS = 128
 
 # Row b holds the eight values +1 / -1 of byte b: one look-up unpacks eight weights.
-_SIGNS_OF_BYTE = (((torch.arange(256)[:, None] >> torch.arange(8)) & 1) * 2 - 1).to(torch.bfloat16)
+_SIGNS_OF_BYTE = {
+    dtype: (((torch.arange(256)[:, None] >> torch.arange(8)) & 1) * 2 - 1).to(dtype)
+    for dtype in (torch.bfloat16, torch.float32)
+}
 
 
 def name(kernel: str, dtype: torch.dtype = torch.bfloat16) -> str:
@@ -48,20 +51,20 @@ def _candidate(problem: Problem, entry: ours.Entry, dtype: torch.dtype) -> Candi
 
 
 def unpack_and_multiply(packed: PackedWeight, x: Tensor) -> Tensor:
-    """[tokens, out_features]; for bfloat16 x unpacking by table and in place where plain torch can."""
+    """[tokens, out_features], unpacking by table and in place where plain torch can."""
     if isinstance(packed, Signs) and packed.in_scales is not None and packed.out_scales is not None:
         gates = packed.gates(x).to(x.dtype)
-        y = F.linear(x * (gates @ packed.in_scales.to(x.dtype)), _signs(packed.weight).to(x.dtype))
+        y = F.linear(x * (gates @ packed.in_scales.to(x.dtype)), _signs(packed.weight, x.dtype))
         return y * (gates @ packed.out_scales.to(x.dtype))
-    if isinstance(packed, Planes) and x.dtype == torch.bfloat16:
-        weight = _signs(packed.weight[0])
+    if isinstance(packed, Planes):
+        weight = _signs(packed.weight[0], x.dtype)
         for plane in packed.weight[1:]:
-            weight = weight.mul_(2).add_(_signs(plane))
+            weight = weight.mul_(2).add_(_signs(plane, x.dtype))
         groups = weight.view(packed.out_features, -1, packed.group_size)
         groups.mul_(packed.scales.to(weight.dtype)[:, :, None])
         return F.linear(x, weight)
     return F.linear(x, packed.dequantize().to(x.dtype))
 
 
-def _signs(bits: Tensor) -> Tensor:
-    return _SIGNS_OF_BYTE.index_select(0, bits.flatten().int()).reshape(bits.shape[0], -1)
+def _signs(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    return _SIGNS_OF_BYTE[dtype].index_select(0, bits.flatten().int()).reshape(bits.shape[0], -1)

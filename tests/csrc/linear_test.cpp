@@ -519,6 +519,32 @@ void large_layers(const char* isa) {
   check_call(call, tokens, describe(call, tokens, isa).c_str());
 }
 
+#if defined(__x86_64__)
+// Engines with tiles of their own set their shapes once a thread; a call leaves them.
+void keeps_tiles() {
+  struct alignas(64) Shapes {
+    uint8_t bytes[64];
+  } before{}, after{};
+  before.bytes[0] = 1;            // palette
+  before.bytes[16 + 2 * 3] = 32;  // tile 3: 32 bytes by 7 rows
+  before.bytes[48 + 3] = 7;
+  asm volatile("ldtilecfg %0" ::"m"(before));
+  constexpr int64_t kTokens = 40, kInputs = 256, kOutputs = 64;
+  std::vector<uint8_t> tiles(kInputs / 32 * 256);
+  std::vector<float> scales(kOutputs, 1.0f), x(kTokens * kInputs, 1.0f), y(kTokens * kOutputs);
+  const lowbit_bits weight{kOutputs, kInputs, 1, tiles.data(), -1, scales.data(), LOWBIT_F32, nullptr};
+  const lowbit_input in{x.data(), LOWBIT_F32, kTokens, kInputs, kInputs};
+  const lowbit_output out{y.data(), LOWBIT_F32, kTokens, kOutputs, kOutputs};
+  EXPECT(lowbit_planes_linear(&weight, 1, &in, 0, nullptr, LOWBIT_FAST, &out) == LOWBIT_OK, "%s",
+         lowbit_last_error());
+  asm volatile("sttilecfg %0" : "=m"(after));
+  asm volatile("tilerelease");
+  EXPECT(std::memcmp(&before, &after, sizeof(before)) == 0, "a call changed the shapes of the host's tiles");
+  EXPECT(std::fabs(y[0] + kInputs) < 1e-3f * kInputs, "%f for %d", static_cast<double>(y[0]),
+         -static_cast<int>(kInputs));
+}
+#endif
+
 void expect_failure(lowbit_status status, const char* part, int line) {
   const std::string sentence = lowbit_last_error();
   EXPECT(status == LOWBIT_INVALID_ARGUMENT && sentence.find(part) != std::string::npos,
@@ -636,6 +662,9 @@ int main(int argc, char** argv) {
       }
       lowbit_set_parallel_for(nullptr);
     }
+#if defined(__x86_64__)
+    if (isa == LOWBIT_ISA_AMX) keeps_tiles();
+#endif
     std::printf("%s: %s\n", name, failures == 0 ? "ok" : "FAILED");
   }
   rejected_arguments();
