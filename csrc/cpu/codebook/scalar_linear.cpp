@@ -255,7 +255,7 @@ lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_
   // What has digits keeps its sums: they are those of few tokens.
   const bool expands =
       quantize_activations ? weight.bits > kernels.max_digit_bits : weight.bits >= kernels.expanded_bits;
-  if (expands && call.x.rows >= kExpandedTokens) return multiply_expanded(weight, quantize_activations, call);
+  if (expands && call.x.rows >= kPanelTokens) return multiply_expanded(weight, quantize_activations, call);
   const bool digits =
       quantize_activations && weight.bits <= call.kernels.max_digit_bits && weight.in_features > kFloatInputs;
   return for_tokens(call, digits ? kMaxDigitTokens : kMaxTokens, [&](const Call& some) {

@@ -16,14 +16,14 @@ constexpr int64_t kDigitEntries = INT32_MAX / ((1 << VectorDigitSums::kBits) - 1
 // Whether multiplying with expanded rows takes less than products of all vectors and sums by code. In
 // multiply-adds of a vector on AVX-512 (fitted, see benchmarks/NOTES.md): an expanded weight takes 1.15, a
 // product 1.2 and an addition of a sum 3.5; expanding a code takes 3, and 2 more a value where its loop does
-// not know the size. The answer is the same for every number of tokens from kExpandedTokens on, and so are a
+// not know the size. The answer is the same for every number of tokens from kPanelTokens on, and so are a
 // row's bits.
 bool expands(const VectorShape& shape, int64_t tokens, int64_t lanes) {
-  if (tokens < kExpandedTokens || lanes == 1) return false;
+  if (tokens < kPanelTokens || lanes == 1) return false;
   const int64_t expand_code = 3 + (expands_by_constant(shape.size) ? 0 : 2 * shape.size);
   const int64_t codes = shape.positions * shape.codebooks;
   const double expanding =
-      static_cast<double>(lanes * expand_code * codes * shape.rows) / static_cast<double>(kExpandedBlock);
+      static_cast<double>(lanes * expand_code * codes * shape.rows) / static_cast<double>(kPanelBlock);
   return 1.15 * static_cast<double>(shape.rows * shape.positions * shape.size) + expanding <
          static_cast<double>(codes) *
              (3.5 * static_cast<double>(shape.rows) + 1.2 * static_cast<double>(kVectorCodes * shape.size));
