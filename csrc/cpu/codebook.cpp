@@ -103,6 +103,16 @@ lowbit_status run(const lowbit_input& x, const lowbit_vector* bias, const lowbit
   return linear(codebook::Call{codebook_kernels(isa), activation_kernels(isa), x, bias, y});
 }
 
+// The same for layers that take activations as they are. Those in fp32 have too many pieces.
+template <class Linear>
+lowbit_status run_pieces(const lowbit_input& x, const lowbit_vector* bias, lowbit_precision precision,
+                         const lowbit_output& y, Linear linear) {
+  return run(x, bias, y, [&](codebook::Call call) {
+    if (precision == LOWBIT_FAST && x.dtype != LOWBIT_F32) call.pieces = call.kernels.pieces;
+    return linear(call);
+  });
+}
+
 }  // namespace
 }  // namespace lowbit
 
@@ -117,8 +127,8 @@ extern "C" lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_ch
     return bad;
   }
   if (const lowbit_status bad = check_channel(*weight)) return bad;
-  return run(*x, bias, *y,
-             [&](const codebook::Call& call) { return codebook::channel_linear(*weight, call); });
+  return run_pieces(*x, bias, precision, *y,
+                    [&](const codebook::Call& call) { return codebook::channel_linear(*weight, call); });
 }
 
 extern "C" lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
@@ -144,7 +154,7 @@ extern "C" lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vec
     return bad;
   }
   if (const lowbit_status bad = check_vector(*weight)) return bad;
-  return run(*x, bias, *y, [&](const codebook::Call& call) {
+  return run_pieces(*x, bias, precision, *y, [&](const codebook::Call& call) {
     return codebook::vector_linear(*weight, precision == LOWBIT_FAST, call);
   });
 }

@@ -235,12 +235,13 @@ struct Batch {
   int64_t m, x_stride, y_stride;
   Array x, y;
 
-  Batch(const Layer& layer, int64_t tokens, lowbit_dtype dtype)
+  Batch(const Layer& layer, int64_t tokens, lowbit_dtype dtype, lowbit_dtype y_dtype)
       : m(tokens),
         x_stride(layer.k + 3),
         y_stride(layer.n + 5),
         x(Array::random(dtype, m * x_stride)),
-        y(dtype, m * y_stride) {}
+        y(y_dtype, m * y_stride) {}
+  Batch(const Layer& layer, int64_t tokens, lowbit_dtype dtype) : Batch(layer, tokens, dtype, dtype) {}
 
   lowbit_status run(const Layer& layer, const lowbit_vector* bias, lowbit_precision precision) {
     return run_rows(layer, bias, precision, 0, m);
@@ -262,9 +263,9 @@ std::string label(const Layer& layer, lowbit_precision precision, const Batch& b
          " x dtype=" + std::to_string(batch.x.dtype) + " precision=" + std::to_string(precision);
 }
 
-void check_values(const Layer& layer, int64_t tokens, lowbit_dtype dtype, lowbit_precision precision,
-                  bool with_bias) {
-  Batch batch(layer, tokens, dtype);
+void check_values(const Layer& layer, Batch batch, lowbit_precision precision, bool with_bias) {
+  const int64_t tokens = batch.m;
+  const lowbit_dtype dtype = batch.y.dtype;
   Array bias_values = Array::random(dtype, layer.n);
   const lowbit_vector bias{bias_values.bytes.data(), dtype, layer.n};
   const std::string what = label(layer, precision, batch);
@@ -300,10 +301,15 @@ void check_values(const Layer& layer, int64_t tokens, lowbit_dtype dtype, lowbit
   }
 }
 
+void check_values(const Layer& layer, int64_t tokens, lowbit_dtype dtype, lowbit_precision precision,
+                  bool with_bias) {
+  check_values(layer, Batch(layer, tokens, dtype), precision, with_bias);
+}
+
 // The same bits for a token alone and in a batch, and for every number of threads.
 void check_invariance(const Layer& layer, int64_t tokens, lowbit_precision precision,
-                      std::initializer_list<int64_t> batches = {1, 2, 5}) {
-  Batch batch(layer, tokens, LOWBIT_F32);
+                      std::initializer_list<int64_t> batches = {1, 2, 5}, lowbit_dtype dtype = LOWBIT_F32) {
+  Batch batch(layer, tokens, dtype, LOWBIT_F32);
   const std::string what = label(layer, precision, batch);
   lowbit_set_num_threads(1);
   batch.run(layer, nullptr, precision);
@@ -324,9 +330,10 @@ void check_invariance(const Layer& layer, int64_t tokens, lowbit_precision preci
   lowbit_set_num_threads(0);
 }
 
-void check_non_finite(const Layer& layer, lowbit_precision precision, int64_t tokens = 6) {
+void check_non_finite(const Layer& layer, lowbit_precision precision, int64_t tokens = 6,
+                      lowbit_dtype dtype = LOWBIT_F32) {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    Batch batch(layer, tokens, LOWBIT_F32);
+    Batch batch(layer, tokens, dtype);
     const std::string what = label(layer, precision, batch);
     batch.run(layer, nullptr, precision);
     const Array before = batch.y;
@@ -359,13 +366,14 @@ void check_one_hot(const Layer& layer) {
 
 // Vectors and tokens of ones: each product is as large as a product can be. No sum of 21-bit integers in 32
 // bits holds them, and rounding always goes the same way where a sum in fp32 has an odd step.
-void check_large_sums(int64_t inputs, int codebooks, int size, lowbit_precision precision) {
+void check_large_sums(int64_t inputs, int codebooks, int size, lowbit_precision precision,
+                      lowbit_dtype dtype = LOWBIT_F32) {
   Vector layer(9, inputs, codebooks, size, LOWBIT_F16);
   for (int64_t i = 0; i < int64_t{codebooks} * 256 * size; ++i) layer.books.set(i, 0.1f);
-  const double product = static_cast<double>(layer.books[0]) * static_cast<double>(0.7f);
   for (const int64_t tokens : {1, 16, 60}) {
-    Batch batch(layer, tokens, LOWBIT_F32);
+    Batch batch(layer, tokens, dtype, LOWBIT_F32);
     for (int64_t i = 0; i < tokens * batch.x_stride; ++i) batch.x.set(i, 0.7f);
+    const double product = static_cast<double>(layer.books[0]) * batch.x[0];
     for (const int threads : {1, 2}) {
       lowbit_set_num_threads(threads);
       batch.run(layer, nullptr, precision);
@@ -379,6 +387,25 @@ void check_large_sums(int64_t inputs, int codebooks, int size, lowbit_precision 
     }
   }
   lowbit_set_num_threads(0);
+}
+
+// Many tokens of 16 bits at `fast`, which tiles multiply by pieces, with outputs in fp32 that show all
+// digits: panels that are whole and not, rows to spare, tables whose entries have two pieces, one or more.
+void check_pieces(lowbit_dtype dtype) {
+  for (const lowbit_dtype tables : kDtypes) {
+    const Vector vectors(37, 1099, 2, 8, tables), wide(97, 211, 1, 4, tables);
+    const Channel channels(101, 333, 0, 45, 1, 7, tables), by_input(37, 211, 1, 23, 2, 9, tables);
+    for (const Layer* layer : {static_cast<const Layer*>(&vectors), static_cast<const Layer*>(&wide),
+                               static_cast<const Layer*>(&channels), static_cast<const Layer*>(&by_input)}) {
+      for (const int64_t tokens : {48, 81, 257}) {
+        check_values(*layer, Batch(*layer, tokens, dtype, LOWBIT_F32), LOWBIT_FAST, true);
+      }
+      check_invariance(*layer, 150, LOWBIT_FAST, {50, 51}, dtype);
+      check_non_finite(*layer, LOWBIT_FAST, 75, dtype);
+    }
+  }
+  check_large_sums(4200, 4, 2, LOWBIT_FAST, dtype);
+  check_large_sums(131072, 1, 1, LOWBIT_FAST, dtype);
 }
 
 void check_layer(const Layer& layer) {
@@ -541,13 +568,15 @@ void check_isa(lowbit_isa isa) {
   for (int bits = 1; bits <= 8; ++bits) check_one_hot(Scalar(7, 600, bits, LOWBIT_F16, false));
   check_one_hot(Channel(7, 60, 0, 5, 1, 0, LOWBIT_BF16));
   check_one_hot(Channel(7, 60, 1, 5, 1, 0, LOWBIT_BF16));
+  if (isa != LOWBIT_ISA_AMX) return;
+  for (const lowbit_dtype dtype : {LOWBIT_F16, LOWBIT_BF16}) check_pieces(dtype);
 }
 
 }  // namespace
 
 int main() {
-  for (const lowbit_isa isa :
-       {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512, LOWBIT_ISA_NEON}) {
+  for (const lowbit_isa isa : {LOWBIT_ISA_SCALAR, LOWBIT_ISA_AVX2, LOWBIT_ISA_AVX_VNNI, LOWBIT_ISA_AVX512,
+                               LOWBIT_ISA_AMX, LOWBIT_ISA_NEON}) {
     if (!lowbit_isa_available(isa)) continue;
     lowbit_set_isa(isa);
     check_isa(isa);

@@ -126,7 +126,7 @@ lowbit_status multiply_many(const lowbit_codebook_channel& weight, const Call& c
   const int64_t low = clusters + rank;
   ScratchLayout layout;
   const PanelMemory memory(call, std::max(inputs, low), &layout);
-  const size_t x_at = layout.add<float>(memory.block() * inputs);
+  const size_t x_at = layout.add<float>(memory.panels(memory.block()) * memory.panel_floats(inputs));
   const size_t low_at = layout.add<float>(memory.block() * low);
   std::byte* const base = scratch.reserve(layout.size());
   if (base == nullptr) return out_of_memory(call, layout.size());
@@ -156,11 +156,11 @@ lowbit_status multiply_many(const lowbit_codebook_channel& weight, const Call& c
 
   for (int64_t m = 0; m < call.x.rows; m += memory.block()) {
     const int64_t tokens = std::min(memory.block(), call.x.rows - m);
-    memory.load(base, load, inputs, m, tokens, x);
+    const Panels panels = memory.load(base, load, inputs, m, tokens, x);
     if (!by_output) {
       parallel_for(memory.panels(tokens), 0, [&](int64_t begin, int64_t end, int) {
         for (int64_t p = begin; p < end; ++p) {
-          sum_panel_by_label(weight, x + p * inputs * width, width, low_x + p * low * width);
+          sum_panel_by_label(weight, panels.data + p * panels.stride, width, low_x + p * low * width);
         }
       });
     }
@@ -168,8 +168,7 @@ lowbit_status multiply_many(const lowbit_codebook_channel& weight, const Call& c
       std::copy_n(sums, count * width, low_x + (panel * low + clusters - centroids + row) * width);
     };
     if (centroids + rank > 0) {
-      memory.multiply(base, call.kernels, {x, inputs, inputs * width, tokens}, centroids + rank, first_rows,
-                      keep);
+      memory.multiply(base, panels, centroids + rank, first_rows, keep);
     }
     const auto finish = [&](int64_t row, int64_t count, int64_t panel, float* sums) {
       if (by_output) {
@@ -184,7 +183,7 @@ lowbit_status multiply_many(const lowbit_codebook_channel& weight, const Call& c
       finish_panel(call, m + first, tokens - first, sums, width, nullptr, LOWBIT_F32, row, count);
     };
     const Panels second{low_x + centroids * width, low - centroids, low * width, tokens};
-    memory.multiply(base, call.kernels, second, weight.out_features, second_rows, finish);
+    memory.multiply(base, second, weight.out_features, second_rows, finish);
   }
   return LOWBIT_OK;
 }
@@ -192,7 +191,11 @@ lowbit_status multiply_many(const lowbit_codebook_channel& weight, const Call& c
 }  // namespace
 
 lowbit_status channel_linear(const lowbit_codebook_channel& weight, const Call& call) {
-  if (call.x.rows >= kPanelTokens && call.kernels.lanes > 1) return multiply_many(weight, call);
+  if (call.x.rows >= kPanelTokens && call.kernels.lanes > 1) {
+    Call many = call;
+    if (weight.axis != 0) many.pieces = nullptr;  // sums by label are of fp32 values
+    return multiply_many(weight, many);
+  }
   return for_tokens(call, kMaxTokens, [&](const Call& some) { return multiply_few(weight, some); });
 }
 

@@ -31,6 +31,28 @@ struct PanelWeight {
   int64_t rows, cols, stride;
 };
 
+// Tokens and rows as pieces: a value in fp32 is the sum of up to two numbers of 16 bits (bf16), rounded and
+// what rounding has left, and a product is that of all pieces with all, summed in fp32. An fp16 value has no
+// third piece, so its products are exact; of a value with more bits 2^-17 of it is lost, and of one below
+// 1e-36 up to all.
+//
+// A panel is packed from kTokens tokens, and rows kRows at a time:
+//
+//   panel  [steps of 32 inputs][pieces][2][16 pairs of inputs][16 tokens][2]
+//   rows   [.. of kRows][steps][2 pieces][2][16 rows][32 inputs]
+struct PieceKernels {
+  static constexpr int64_t kTokens = 32, kRows = 32, kInputs = 32;  // of a step
+  static constexpr int32_t kPieces = 2;
+
+  // From fp32 [kTokens][stride], readable and 0 up to the next whole step.
+  void (*pack_tokens)(const float* tokens, int64_t stride, int64_t inputs, int32_t pieces, uint16_t* panel);
+  // From fp32 [count][stride]. Returns the pieces that are not all 0.
+  int32_t (*pack_rows)(const float* rows, int64_t stride, int64_t count, int64_t inputs, uint16_t* packed);
+  // sums[r][t], [whole kRows][kTokens], for the first `tokens` of a panel.
+  void (*multiply)(const uint16_t* rows, int64_t count, int32_t row_pieces, const uint16_t* panel,
+                   int64_t tokens, int32_t token_pieces, int64_t inputs, float* sums);
+};
+
 // Sums [tokens][stride]; row n of the weight lands in column n, or n - begin where the kernel says so.
 struct Sums {
   float* data;
@@ -95,6 +117,7 @@ struct CodebookKernels {
   // sums[r][t] = sum_k weight[r][k] x[k][t] for the first `tokens` of a panel, whose rows have panel_tokens.
   int32_t panel_tokens;
   void (*multiply_panel)(const PanelWeight& weight, const float* x, int64_t tokens, float* sums);
+  const PieceKernels* pieces;  // null where products of pieces are not faster
 
   // Both kinds of scalar tables: the sum of row n for token m lands in sums.data[m * stride + n - begin].
   // With int8 activations, for weights of up to `max_digit_bits` bits, in chunks of

@@ -11,8 +11,15 @@ const CodebookKernels& codebook_kernels(lowbit_isa isa) {
     case LOWBIT_ISA_AVX_VNNI:
       return codebook_kernels_avxvnni;
     case LOWBIT_ISA_AVX512:
-    case LOWBIT_ISA_AMX:
       return codebook_kernels_avx512;
+    case LOWBIT_ISA_AMX: {
+      static const CodebookKernels with_pieces = [] {
+        CodebookKernels kernels = codebook_kernels_avx512;
+        kernels.pieces = &piece_kernels_amx;
+        return kernels;
+      }();
+      return with_pieces;
+    }
 #endif
     default:
       return codebook_kernels_scalar;  // AArch64 too

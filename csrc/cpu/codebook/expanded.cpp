@@ -8,7 +8,7 @@ lowbit_status expanded_linear(const Call& call, LoadToken load, ExpandRows expan
   const int64_t inputs = call.x.cols;
   ScratchLayout layout;
   const PanelMemory memory(call, inputs, &layout);
-  const size_t x_at = layout.add<float>(memory.block() * inputs);
+  const size_t x_at = layout.add<float>(memory.panels(memory.block()) * memory.panel_floats(inputs));
   std::byte* const base = scratch.reserve(layout.size());
   if (base == nullptr) return out_of_memory(call, layout.size());
   float* const x = at<float>(base, x_at);
@@ -16,12 +16,12 @@ lowbit_status expanded_linear(const Call& call, LoadToken load, ExpandRows expan
 
   for (int64_t m = 0; m < call.x.rows; m += memory.block()) {
     const int64_t tokens = std::min(memory.block(), call.x.rows - m);
-    memory.load(base, load, inputs, m, tokens, x);
+    const Panels panels = memory.load(base, load, inputs, m, tokens, x);
     const auto finish = [&](int64_t row, int64_t count, int64_t panel, const float* sums) {
       const int64_t first = panel * width;
       finish_panel(call, m + first, tokens - first, sums, width, scales, scales_dtype, row, count);
     };
-    memory.multiply(base, call.kernels, {x, inputs, inputs * width, tokens}, call.y.cols, expand, finish);
+    memory.multiply(base, panels, call.y.cols, expand, finish);
   }
   return LOWBIT_OK;
 }

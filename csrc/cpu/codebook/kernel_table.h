@@ -15,6 +15,7 @@ extern const CodebookKernels codebook_kernels_scalar;
 extern const CodebookKernels codebook_kernels_avx2;
 extern const CodebookKernels codebook_kernels_avxvnni;
 extern const CodebookKernels codebook_kernels_avx512;
+extern const PieceKernels piece_kernels_amx;
 #endif
 
 namespace codebook {
@@ -31,6 +32,7 @@ constexpr CodebookKernels kernel_table() {
       .dense = dense<V>,
       .panel_tokens = kPanelVectors * V::kLanes,
       .multiply_panel = multiply_panel<V>,
+      .pieces = nullptr,
       .max_digit_bits = V::kMaxDigitBits,
       .digit_lanes = digit_lanes<V>,
       .tables_digits = tables_digits<V>,

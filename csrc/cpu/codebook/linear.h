@@ -16,6 +16,7 @@ struct Call {
   lowbit_input x;
   const lowbit_vector* bias;  // null: none
   lowbit_output y;
+  const PieceKernels* pieces = nullptr;  // null: products are of fp32 values
 
   // The same for `count` rows of x and y.
   Call tokens(int64_t first, int64_t count) const;

@@ -15,16 +15,19 @@ constexpr int64_t kNearValues = 1 << 17;
 
 // Rows that the kernels take side by side.
 constexpr int64_t kTileRows = 12;
-static_assert(kPanelRows % kTileRows == 0);
+static_assert(kPanelRows % kTileRows == 0 && kPanelRows % PieceKernels::kRows == 0);
 
 // Pieces a thread must have for threads to end together.
 constexpr int64_t kLeastPieces = 4;
 
-// Tokens [first, first + count) as a panel [inputs][width], by way of `rows` [width][stride].
-void load_panel(LoadToken load, int thread, int64_t inputs, int64_t first, int64_t count, int64_t width,
-                float* rows, int64_t stride, float* panel) {
-  for (int64_t t = 0; t < count; ++t) load(first + t, thread, rows + t * stride);
-  std::fill(rows + count * stride, rows + width * stride, 0.0f);
+// What bf16 is a number of, and fp16 a sum of.
+int32_t token_pieces(const Call& call) {
+  if (call.pieces == nullptr) return 0;
+  return call.x.dtype == LOWBIT_BF16 ? 1 : PieceKernels::kPieces;
+}
+
+// panel [inputs][width] from rows [width][stride].
+void transpose(const float* rows, int64_t stride, int64_t inputs, int64_t width, float* panel) {
   // By cache lines of rows: those of the panel that they land in stay in the first level cache.
   for (int64_t k = 0; k < inputs; k += kLine) {
     const int64_t last = std::min(k + kLine, inputs);
@@ -37,7 +40,10 @@ void load_panel(LoadToken load, int thread, int64_t inputs, int64_t first, int64
 }  // namespace
 
 PanelMemory::PanelMemory(const Call& call, int64_t inputs, ScratchLayout* layout)
-    : width_(call.kernels.panel_tokens),
+    : kernels_(call.kernels),
+      pieces_(call.pieces),
+      token_pieces_(token_pieces(call)),
+      width_(call.kernels.panel_tokens),
       block_(std::min(kPanelBlock, panels(call.x.rows) * width_)),
       // Most rows are a multiple of 4 KB long; as far apart they would meet in one set of the first level
       // cache.
@@ -46,51 +52,77 @@ PanelMemory::PanelMemory(const Call& call, int64_t inputs, ScratchLayout* layout
       loaders_(static_cast<int>(std::min<int64_t>(threads_, block_ / width_))),
       tokens_at_(layout->add<float>(loaders_ * width_ * stride_)),
       weight_at_(layout->add<float>(threads_ * kPanelRows * stride_)),
+      packed_at_(layout->add<float>(pieces_ == nullptr ? 0 : threads_ * kPanelRows * stride_)),
       sums_at_(layout->add<float>(threads_ * kPanelRows * width_)),
       totals_at_(layout->add<double>(threads_ * kPanelRows * width_)) {}
 
-void PanelMemory::load(std::byte* base, LoadToken load, int64_t inputs, int64_t first, int64_t tokens,
-                       float* panel) const {
+Panels PanelMemory::load(std::byte* base, LoadToken load, int64_t inputs, int64_t first, int64_t tokens,
+                         float* data) const {
   parallel_for(panels(tokens), loaders_, [&](int64_t begin, int64_t end, int thread) {
     float* const rows = at<float>(base, tokens_at_) + thread * width_ * stride_;
     for (int64_t p = begin; p < end; ++p) {
-      load_panel(load, thread, inputs, first + p * width_, std::min(width_, tokens - p * width_), width_,
-                 rows, stride_, panel + p * width_ * inputs);
+      const int64_t m = p * width_, count = std::min(width_, tokens - m);
+      for (int64_t t = 0; t < count; ++t) load(first + m + t, thread, rows + t * stride_);
+      std::fill(rows + count * stride_, rows + width_ * stride_, 0.0f);
+      float* const panel = data + p * panel_floats(inputs);
+      if (pieces_ != nullptr) {
+        pieces_->pack_tokens(rows, stride_, inputs, token_pieces_, reinterpret_cast<uint16_t*>(panel));
+      } else {
+        transpose(rows, stride_, inputs, width_, panel);
+      }
     }
   });
+  return {data, inputs, panel_floats(inputs), tokens, token_pieces_};
 }
 
-int64_t PanelMemory::rows(int64_t outputs) const {
+int64_t PanelMemory::rows(int64_t outputs, int64_t side_by_side) const {
   const int64_t most = std::min(kNearValues / stride_, outputs / (kLeastPieces * threads_));
-  return std::clamp(most / kTileRows * kTileRows, kTileRows, kPanelRows);
+  return std::clamp(most / side_by_side * side_by_side, side_by_side, kPanelRows);
 }
 
-void PanelMemory::multiply(std::byte* base, const CodebookKernels& kernels, const Panels& x, int64_t outputs,
-                           ExpandRows expand, UseSums use) const {
-  const int64_t most = rows(outputs);
+void PanelMemory::multiply(std::byte* base, const Panels& x, int64_t outputs, ExpandRows expand,
+                           UseSums use) const {
+  const int64_t most = rows(outputs, x.pieces > 0 ? PieceKernels::kRows : kTileRows);
   balanced_for((outputs + most - 1) / most, threads_, 1, [&](Pieces& pieces, int thread) {
     float* const weight = at<float>(base, weight_at_) + thread * kPanelRows * stride_;
+    auto* const packed =
+        reinterpret_cast<uint16_t*>(at<float>(base, packed_at_) + thread * kPanelRows * stride_);
     float* const sums = at<float>(base, sums_at_) + thread * kPanelRows * width_;
     double* const totals = at<double>(base, totals_at_) + thread * kPanelRows * width_;
     for (int64_t piece, last; pieces.next(&piece, &last);) {
       for (; piece < last; ++piece) {
         const int64_t row = piece * most, count = std::min(most, outputs - row);
         expand(row, count, weight, stride_);
+        const int32_t row_pieces =
+            x.pieces > 0 ? pieces_->pack_rows(weight, stride_, count, x.rows, packed) : 0;
         for (int64_t p = 0; p < panels(x.tokens); ++p) {
           const float* const panel = x.data + p * x.stride;
           const int64_t used = std::min(width_, x.tokens - p * width_);
-          std::fill(totals, totals + count * width_, 0.0);
-          for (int64_t k = 0; k < x.rows; k += kSegment) {
-            const int64_t cols = std::min(kSegment, x.rows - k);
-            kernels.multiply_panel({weight + k, count, cols, stride_}, panel + k * width_, used, sums);
-            for (int64_t i = 0; i < count * width_; ++i) totals[i] += double{sums[i]};
+          if (x.pieces > 0) {
+            pieces_->multiply(packed, count, row_pieces, reinterpret_cast<const uint16_t*>(panel), used,
+                              x.pieces, x.rows, sums);
+          } else {
+            sum_segments({weight, count, x.rows, stride_}, panel, used, sums, totals);
           }
-          for (int64_t i = 0; i < count * width_; ++i) sums[i] = static_cast<float>(totals[i]);
           use(row, count, p, sums);
         }
       }
     }
   });
+}
+
+void PanelMemory::sum_segments(const PanelWeight& weight, const float* panel, int64_t tokens, float* sums,
+                               double* totals) const {
+  if (weight.cols <= kSegment) return kernels_.multiply_panel(weight, panel, tokens, sums);
+  const int64_t size = weight.rows * width_;
+  std::fill(totals, totals + size, 0.0);
+  for (int64_t k = 0; k < weight.cols; k += kSegment) {
+    const int64_t cols = std::min(kSegment, weight.cols - k);
+    kernels_.multiply_panel({weight.data + k, weight.rows, cols, weight.stride}, panel + k * width_, tokens,
+                            sums);
+    for (int64_t i = 0; i < size; ++i) totals[i] += double{sums[i]};
+  }
+  for (int64_t i = 0; i < size; ++i) sums[i] = static_cast<float>(totals[i]);
 }
 
 void finish_panel(const Call& call, int64_t m, int64_t tokens, const float* sums, int64_t width,

@@ -23,8 +23,8 @@ static_assert(kPanelTokens > 32);
 constexpr int64_t kPanelBlock = 256;
 
 // Rows that meet a panel before their sums are used: a multiple of the 12 that the widest kernel takes, and
-// of the 32 that fill a cache line of y. Less than a line at a time would be fetched and written again for
-// every tile of rows.
+// of the 32 that tiles take and that fill a cache line of y. Less than a line at a time would be fetched and
+// written again for every tile of rows.
 constexpr int64_t kPanelRows = 96;
 
 struct Panels {
@@ -32,6 +32,7 @@ struct Panels {
   int64_t rows;    // of a panel that take part
   int64_t stride;  // floats from one panel to the next
   int64_t tokens;
+  int32_t pieces = 0;  // 0: values are fp32
 };
 
 // load(m, thread, values): token m in fp32 [padded(K)], padding 0, by one of get_num_threads() threads.
@@ -53,21 +54,30 @@ class PanelMemory {
   int64_t block() const { return block_; }
   int64_t panels(int64_t tokens) const { return (tokens + width_ - 1) / width_; }
 
-  // panel [panels][inputs][width] of tokens [first, first + tokens), the last one padded with tokens of 0.
-  void load(std::byte* base, LoadToken load, int64_t inputs, int64_t first, int64_t tokens,
-            float* panel) const;
+  // Floats of a panel of so many inputs, by which it may be written as pieces.
+  int64_t panel_floats(int64_t inputs) const { return padded(inputs) * width_; }
+
+  // Panels of tokens [first, first + tokens), the last one padded with tokens of 0: fp32 [inputs][width], or
+  // the call's pieces. `data` has room for panel_floats() of each.
+  Panels load(std::byte* base, LoadToken load, int64_t inputs, int64_t first, int64_t tokens,
+              float* data) const;
 
   // Rows [0, outputs) times x, by all threads.
-  void multiply(std::byte* base, const CodebookKernels& kernels, const Panels& x, int64_t outputs,
-                ExpandRows expand, UseSums use) const;
+  void multiply(std::byte* base, const Panels& x, int64_t outputs, ExpandRows expand, UseSums use) const;
 
  private:
   // Rows to expand at a time, of `outputs` in all.
-  int64_t rows(int64_t outputs) const;
+  int64_t rows(int64_t outputs, int64_t side_by_side) const;
+  // sums [rows][width] of the first `tokens` of a panel in fp32.
+  void sum_segments(const PanelWeight& weight, const float* panel, int64_t tokens, float* sums,
+                    double* totals) const;
 
+  const CodebookKernels& kernels_;
+  const PieceKernels* pieces_;
+  int32_t token_pieces_;
   int64_t width_, block_, stride_;
   int threads_, loaders_;
-  size_t tokens_at_, weight_at_, sums_at_, totals_at_;
+  size_t tokens_at_, weight_at_, packed_at_, sums_at_, totals_at_;
 };
 
 // y for rows [row, row + count) and `tokens` tokens from `m` on: sums [count][width] * scales + bias.

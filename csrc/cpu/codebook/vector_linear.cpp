@@ -14,17 +14,20 @@ constexpr int64_t kBlockTokensFloats = 4, kBlockTokensFixed = 9;
 constexpr int64_t kDigitEntries = INT32_MAX / ((1 << VectorDigitSums::kBits) - 1);
 
 // Whether multiplying with expanded rows takes less than products of all vectors and sums by code. In
-// multiply-adds of a vector on AVX-512 (fitted, see benchmarks/NOTES.md): an expanded weight takes 1.15, a
-// product 1.2 and an addition of a sum 3.5; expanding a code takes 3, and 2 more a value where its loop does
-// not know the size. The answer is the same for every number of tokens from kPanelTokens on, and so are a
-// row's bits.
-bool expands(const VectorShape& shape, int64_t tokens, int64_t lanes) {
-  if (tokens < kPanelTokens || lanes == 1) return false;
+// multiply-adds of a vector on AVX-512 (fitted, see benchmarks/NOTES.md): an expanded weight takes 1.15, or
+// 0.4 in pieces, a product 1.2 and an addition of a sum 3.5; expanding a code takes 3, and 2 more a value
+// where its loop does not know the size. The answer is the same for every number of tokens from kPanelTokens
+// on, and so are a row's bits.
+bool expands(const VectorShape& shape, const Call& call) {
+  const int64_t lanes = call.kernels.lanes;
+  if (call.x.rows < kPanelTokens || lanes == 1) return false;
   const int64_t expand_code = 3 + (expands_by_constant(shape.size) ? 0 : 2 * shape.size);
   const int64_t codes = shape.positions * shape.codebooks;
   const double expanding =
       static_cast<double>(lanes * expand_code * codes * shape.rows) / static_cast<double>(kPanelBlock);
-  return 1.15 * static_cast<double>(shape.rows * shape.positions * shape.size) + expanding <
+  return (call.pieces != nullptr ? 0.4 : 1.15) *
+                 static_cast<double>(shape.rows * shape.positions * shape.size) +
+             expanding <
          static_cast<double>(codes) *
              (3.5 * static_cast<double>(shape.rows) + 1.2 * static_cast<double>(kVectorCodes * shape.size));
 }
@@ -54,7 +57,7 @@ void load_padded(const VectorShape& shape, const Call& call, int64_t m, float* r
 lowbit_status vector_linear(const lowbit_codebook_vector& weight, bool fixed_point, const Call& call) {
   const VectorShape shape(weight);
   const int64_t tokens = call.x.rows, lanes = call.kernels.lanes, entries = shape.positions * shape.codebooks;
-  if (expands(shape, tokens, lanes)) return multiply_expanded(weight, call);
+  if (expands(shape, call)) return multiply_expanded(weight, call);
   const bool integers = fixed_point && call.kernels.vector_digit_sums != nullptr;
   const bool fixed = integers && entries >= kFixedPointEntries && entries <= kDigitEntries;
   const int64_t block_tokens = fixed ? kBlockTokensFixed : kBlockTokensFloats;

@@ -1,9 +1,12 @@
-// Tile registers: AMX with products of bytes, on top of AVX-512.
+// Tile registers: AMX with products of bytes and of bf16, on top of AVX-512.
 //
 // A tile has up to 16 rows of 64 bytes. One instruction multiplies 16 x 64 signed bytes, four neighbours at a
 // time, with 16 x 16 groups of four unsigned bytes:
 //
 //   sums [16 columns][16 rows] int32 += codes [16 columns][64] * weights [16 steps][16 rows][4]
+//
+// or 16 x 32 numbers in bf16, two neighbours at a time, with 16 x 16 pairs, whose 32 products are summed in
+// fp32 before they join the sums.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +59,12 @@ class Tiles {
     } else {
       asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kCodes), "i"(kWeights));
     }
+  }
+
+  // fp32 kSums += kRows * kPairs, both bf16.
+  template <int kSums, int kRows, int kPairs>
+  static LOWBIT_INLINE void multiply_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kRows), "i"(kPairs));
   }
 
  private:
