@@ -11,7 +11,7 @@ import pytest
 import torch
 from lowbit import backends
 from lowbit._explain import LayerExplanation
-from lowbit.backends import cuda, cuda_plan
+from lowbit.backends import cpu, cuda, cuda_plan
 from lowbit.backends.cuda import CudaBackend
 from lowbit.bandwidth import Bandwidth, bandwidth
 from lowbit.modules import QuantizedLinear, TiedEmbedding, make_linear
@@ -107,6 +107,35 @@ def test_bandwidth_of_a_gpu(
 
 def test_bandwidth_of_anything_else() -> None:
     assert bandwidth(torch.device("meta")) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "options", "reason"),
+    [
+        ("mos", "fast", {}, "by avx512 up to 5 tokens, in tiles of amx from 6 on"),
+        ("planes", "fast", {"bits": 4}, "by avx512 up to 5 tokens, in tiles of amx from 6 on"),
+        ("planes", "fast", {"bits": 8}, "by avx512 up to 15 tokens, in tiles of amx from 16 on"),
+        ("planes", "high", {"bits": 4}, "by avx512 up to 2 tokens, in tiles of amx from 3 on"),
+        ("planes", "exact", {"bits": 4}, "by avx512"),
+        ("scalar", "fast", {}, "by avx512"),
+        ("vector", "fast", {}, "by avx512; prompts in tiles of amx where they expand the rows"),
+        ("vector", "high", {}, "by avx512"),
+        ("channel1", "fast", {}, "by avx512"),
+    ],
+)
+def test_what_amx_computes(
+    kind: str, precision: str, options: dict[str, int], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = pytest.importorskip("lowbit._native", reason="installed without native kernels")
+    monkeypatch.setattr(cpu, "instruction_set", lambda: "amx")
+    # What the library says of a machine that has it.
+    monkeypatch.setattr(native, "tile_columns", lambda active_bits: 6 if active_bits < 8 else 16)
+    layer = cases.make(kind, 256, 1024, 1, **options)
+    module = make_linear(layer.packed, dtype=torch.float16, backend="cpu", precision=precision)
+    own = explained(module).reason.partition(f"{module.kind}_linear: ")[2]
+    assert own == reason
+    monkeypatch.setattr(cpu, "instruction_set", lambda: "avx512")
+    assert "linear: " not in explained(module).reason
 
 
 # ---- CUDA C++: what the library's plan says ----

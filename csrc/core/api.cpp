@@ -32,6 +32,9 @@ const char* lowbit_isa_name(lowbit_isa isa) {
 lowbit_status lowbit_set_isa(lowbit_isa isa) {
   return lowbit::set_active_isa(isa);
 }
+const char* lowbit_isa_refusal(void) {
+  return lowbit::isa_refusal();
+}
 
 lowbit_status lowbit_get_isa(lowbit_isa* isa) {
   if (isa == nullptr) return lowbit::fail(LOWBIT_INVALID_ARGUMENT, "lowbit_get_isa: isa is a null pointer");

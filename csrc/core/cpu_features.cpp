@@ -2,6 +2,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -36,17 +37,32 @@ bool has(uint32_t word, std::initializer_list<int> bits) {
   return true;
 }
 
-// Tiles are 8 KB of registers that Linux saves only for a process that has asked for them, once for all of
-// its threads. It refuses where a thread's alternate signal stack is too small for them.
-bool may_use_tiles() {
-#if defined(__linux__)
-  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM of <asm/prctl.h>, since Linux 5.16
-  constexpr int kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-#else
-  return false;
-#endif
+#if defined(LOWBIT_AMX) && defined(__linux__)
+// Tiles are 8 KB of registers that Linux, since 5.16, saves only for a process that has asked for them, once
+// for all of its threads. Whether it can is asked without effect; the codes are those of <asm/prctl.h>.
+constexpr int kGetSupported = 0x1021, kRequestPermission = 0x1023;
+constexpr int kTileData = 18;
+
+bool knows_tiles() {
+  uint64_t supported = 0;
+  return syscall(SYS_arch_prctl, kGetSupported, &supported) == 0 && (supported >> kTileData & 1) != 0;
 }
+
+// Afterwards no thread of the process can take an alternate signal stack too small for tiles, and as long as
+// one has such a stack they are refused.
+const char* tiles_refused() {
+  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0) return nullptr;
+  return errno == ENOSPC ? "a thread's alternate signal stack is too small to save tile registers"
+                         : "the operating system refuses this process tile registers";
+}
+#else
+bool knows_tiles() {
+  return false;
+}
+const char* tiles_refused() {
+  return nullptr;
+}
+#endif
 
 struct X86 {
   bool avx2 = false, avx_vnni = false, avx512 = false, amx = false;
@@ -70,7 +86,7 @@ struct X86 {
     avx_vnni = avx2 && has(a, {4});
     // AMX-BF16, AMX-TILE, AMX-INT8 (edx) and AVX512-BF16 (subleaf 1); the operating system saves tiles and
     // their configuration.
-    amx = avx512 && has(state, {17, 18}) && has(d7, {22, 24, 25}) && has(a, {5}) && may_use_tiles();
+    amx = avx512 && has(state, {17, 18}) && has(d7, {22, 24, 25}) && has(a, {5}) && knows_tiles();
   }
 };
 
@@ -90,6 +106,10 @@ bool detect(Isa isa) {
     default:
       return false;
   }
+}
+
+const char* refused(Isa isa) {
+  return isa == LOWBIT_ISA_AMX ? tiles_refused() : nullptr;
 }
 
 #elif defined(__aarch64__)
@@ -114,6 +134,12 @@ bool detect(Isa isa) {
 
 #endif
 
+#if !defined(__x86_64__)
+const char* refused(Isa) {
+  return nullptr;
+}
+#endif
+
 Isa best() {
   Isa found = LOWBIT_ISA_SCALAR;
   for (Isa isa : kIsas) {
@@ -125,6 +151,9 @@ Isa best() {
 // Isa in force, or kUnset before the first question.
 constexpr int kUnset = -1;
 std::atomic<int> active{kUnset};
+
+// Why the best level of this machine is not in force although nothing else was asked for.
+std::atomic<const char*> refusal{nullptr};
 
 }  // namespace
 
@@ -156,6 +185,10 @@ lowbit_status active_isa(Isa* isa) noexcept {
     const char* const forced = std::getenv("LOWBIT_CPU_ISA");
     if (forced == nullptr || *forced == '\0') {
       chosen = best();
+      if (const char* const reason = refused(static_cast<Isa>(chosen))) {
+        refusal.store(reason, std::memory_order_relaxed);
+        chosen = vectors_of(static_cast<Isa>(chosen));
+      }
     } else {
       for (Isa candidate : kIsas) {
         if (std::strcmp(forced, isa_name(candidate)) == 0) chosen = candidate;
@@ -167,6 +200,9 @@ lowbit_status active_isa(Isa* isa) noexcept {
       if (!detect(static_cast<Isa>(chosen))) {
         return fail(LOWBIT_UNSUPPORTED, "LOWBIT_CPU_ISA forces %s, which this machine lacks; its best is %s",
                     forced, isa_name(best()));
+      }
+      if (const char* const reason = refused(static_cast<Isa>(chosen))) {
+        return fail(LOWBIT_UNSUPPORTED, "LOWBIT_CPU_ISA forces %s, but %s", forced, reason);
       }
     }
     int unset = kUnset;
@@ -185,8 +221,16 @@ lowbit_status set_active_isa(Isa isa) noexcept {
   if (!detect(isa)) {
     return fail(LOWBIT_UNSUPPORTED, "this machine lacks %s; its best is %s", isa_name(isa), isa_name(best()));
   }
+  if (const char* const reason = refused(isa)) {
+    return fail(LOWBIT_UNSUPPORTED, "%s cannot be used: %s", isa_name(isa), reason);
+  }
   active.store(isa, std::memory_order_relaxed);
+  refusal.store(nullptr, std::memory_order_relaxed);
   return LOWBIT_OK;
+}
+
+const char* isa_refusal() noexcept {
+  return refusal.load(std::memory_order_relaxed);
 }
 
 }  // namespace lowbit

@@ -4,7 +4,9 @@
 
 #include "core/balanced_for.h"
 #include "core/cpu_features.h"
+#include "core/error.h"
 #include "core/half.h"
+#include "core/scratch.h"
 #include "core/thread_pool.h"
 #include "cpu/activations/prologue.h"
 #include "cpu/bits/bits.h"
@@ -87,6 +89,14 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
                                                : prologue.run(x, first, first + rows)) {
       return bad;
     }
+    const auto work_bytes = static_cast<int64_t>(
+        Scratch::align(exact ? 0 : kernels.work_bytes(active_planes, rows * format.per_token)));
+    thread_local Scratch scratch;
+    std::byte* const work = scratch.reserve(threads * work_bytes);
+    if (work == nullptr && work_bytes > 0) {
+      return fail(LOWBIT_OUT_OF_MEMORY, "no memory for %d threads to work in (%lld bytes)", threads,
+                  static_cast<long long>(threads * work_bytes));
+    }
     // The tiles of all segments in one loop: a small segment must not leave threads idle. Cores are not
     // equally fast, be it that a neighbour takes bandwidth from one, so a thread takes tiles from another
     // where that costs no new preparations: neither of the token for another segment nor of tables.
@@ -118,7 +128,7 @@ lowbit_status bits_linear(const lowbit_signs* segments, int32_t num_segments, in
                                     epilogue, from, to);
             } else {
               kernels.product(segments[s].bits, active_planes, prologue.columns(s, slot, rows), epilogue,
-                              from, to);
+                              from, to, work + thread * work_bytes);
             }
           }
           column += segments[s].bits.out_features;

@@ -1,4 +1,6 @@
 // C interface of the family `planes`: weights of 1 to 8 bit planes, of which a call reads the first ones.
+#include "core/cpu_features.h"
+#include "cpu/bits/bits.h"
 #include "cpu/bits_linear.h"
 #include "cpu/checks.h"
 #include "lowbit.h"
@@ -19,4 +21,9 @@ extern "C" lowbit_status lowbit_planes_linear(const lowbit_bits* weight, int32_t
   lowbit_signs layer{};
   layer.bits = *weight;
   return bits_linear(&layer, 1, active_bits, *x, activation_bits, precision, {bias}, *y);
+}
+
+extern "C" int64_t lowbit_tile_columns(int32_t active_bits) {
+  lowbit::Isa isa;
+  return lowbit::active_isa(&isa) == LOWBIT_OK ? lowbit::tile_columns(isa, active_bits) : 0;
 }

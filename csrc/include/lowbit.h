@@ -177,11 +177,14 @@ typedef void (*lowbit_parallel_for)(int32_t chunks, void (*body)(void* context, 
 LOWBIT_API void lowbit_set_parallel_for(lowbit_parallel_for host);
 
 /* Instruction set the kernels run with: the best of this machine, or LOWBIT_CPU_ISA of the environment
- * (scalar, avx2, avxvnni, avx512, amx, neon) read at first use. Forcing one the machine lacks is an error. */
+ * (scalar, avx2, avxvnni, avx512, amx, neon) read at first use. Forcing one the machine lacks is an error.
+ * Where the choice is automatic and the operating system refuses the process the registers of the best one,
+ * the next serves, and lowbit_isa_refusal() says why; NULL otherwise. */
 LOWBIT_API int32_t lowbit_isa_available(lowbit_isa isa);
 LOWBIT_API lowbit_status lowbit_get_isa(lowbit_isa* isa);
 LOWBIT_API lowbit_status lowbit_set_isa(lowbit_isa isa);
 LOWBIT_API const char* lowbit_isa_name(lowbit_isa isa);
+LOWBIT_API const char* lowbit_isa_refusal(void);
 
 /* y[:, n of segment s] = (((x * in_mix_s) B_s^T) * out_mix_s) + bias. The segments share x; y has the sum of
  * their out_features as columns, in order, and so has bias. (BinaryMoS, arXiv 2406.12311) */
@@ -195,6 +198,11 @@ LOWBIT_API lowbit_status lowbit_planes_linear(const lowbit_bits* weight, int32_t
                                               const lowbit_input* x, int32_t activation_bits,
                                               const lowbit_vector* bias, lowbit_precision precision,
                                               const lowbit_output* y);
+
+/* Columns of activations from which the instruction set in force multiplies the first active_bits planes, of
+ * signs or planes, in tile registers; 0: never. A token is one column, at LOWBIT_HIGH or with 8-bit
+ * activations two. amx computes everything else as avx512 does. */
+LOWBIT_API int64_t lowbit_tile_columns(int32_t active_bits);
 
 /* Layers that share x, each with tensors of its own, in one call: the activations are quantised once, and
  * small layers keep all threads busy. y has the sum of their out_features as columns, in order. The layers

@@ -31,6 +31,11 @@ void set_isa(const std::string& name) {
   raise("BackendError", "unknown instruction set", py::str(name), py::cast(available_isas()));
 }
 
+py::object isa_refusal() {
+  const char* const reason = lowbit_isa_refusal();
+  return reason == nullptr ? py::none() : py::object(py::str(reason));
+}
+
 uint64_t read(const std::vector<py::array>& arrays, int32_t accumulators, int64_t prefetch_bytes) {
   std::vector<lowbit_span> spans;
   for (const py::array& array : arrays) {
@@ -58,6 +63,11 @@ PYBIND11_MODULE(_native, m) {
         "Instruction set in use: the best of the machine, or the one LOWBIT_CPU_ISA or set_isa() asks for.");
   m.def("set_isa", &set_isa, py::arg("name"),
         "Forces an instruction set; BackendError if the machine lacks it.");
+  m.def("isa_refusal", &isa_refusal,
+        "Why the operating system keeps the best instruction set from being chosen; None: it does not.");
+  m.def("tile_columns", &lowbit_tile_columns, py::arg("active_bits"),
+        "Columns of activations from which the instruction set in use multiplies so many planes in tile "
+        "registers; 0: never.");
   m.def("num_threads", &lowbit_get_num_threads, "Threads used by the next calls.");
   m.def("set_num_threads", &set_num_threads, py::arg("threads"),
         "Sets the number of threads; 0 is one per available core.");

@@ -22,7 +22,7 @@ class Info:
     machine: architecture of the processor.
     build: what the installation compiled, and with what; or why nothing.
     instruction_sets: those the native kernels can use here, slowest first; empty without native kernels.
-    instruction_set: the one they use.
+    instruction_set: the one they use; refused: why the operating system keeps the best from it, else None.
     threads: that they use.
     gpus: that torch finds, with compute capability; driver: the newest CUDA it serves, None without one.
     backends: name -> (can it run, why or why not), in the order they are tried.
@@ -36,6 +36,7 @@ class Info:
     build: dict[str, object]
     instruction_sets: tuple[str, ...]
     instruction_set: str | None
+    refused: str | None
     threads: int | None
     gpus: tuple[str, ...]
     driver: str | None
@@ -57,6 +58,8 @@ class Info:
         if self.instruction_set is not None:
             others = ", ".join(self.instruction_sets)
             lines.append(f"kernels    {self.instruction_set} (this {self.machine} machine has {others})")
+            if self.refused is not None:
+                lines.append(f"           not {self.instruction_sets[-1]}: {self.refused}")
             lines.append(f"threads    {self.threads}")
         lines.append(f"GPUs       {', '.join(self.gpus) or 'none that torch finds'}")
         if self.driver is not None:
@@ -71,7 +74,7 @@ class Info:
 
 def info() -> Info:
     """What this installation can do on this machine; print it, or take `to_dict()`."""
-    instruction_sets, instruction_set, threads = _native()
+    instruction_sets, instruction_set, refused, threads = _native()
     return Info(
         lowbit=lowbit.__version__,
         python=platform.python_version(),
@@ -80,6 +83,7 @@ def info() -> Info:
         build=build_record(),
         instruction_sets=instruction_sets,
         instruction_set=instruction_set,
+        refused=refused,
         threads=threads,
         gpus=_gpus(),
         driver=_driver(),
@@ -105,13 +109,14 @@ def _driver() -> str | None:
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def _native() -> tuple[tuple[str, ...], str | None, int | None]:
-    """Instruction sets, the one in use and the number of threads of the native kernels."""
+def _native() -> tuple[tuple[str, ...], str | None, str | None, int | None]:
+    """Instruction sets, the one in use, why not the best, and the number of threads of the native kernels."""
     try:
         from lowbit import _native as native
     except ImportError:
-        return (), None, None
-    return tuple(native.available_isas()), native.current_isa(), native.num_threads()
+        return (), None, None, None
+    used = native.current_isa()  # before the refusal: the choice is made at the first question
+    return tuple(native.available_isas()), used, native.isa_refusal(), native.num_threads()
 
 
 def _version(package: str) -> str | None:

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cpu_features.h"
 #include "core/half.h"
 #include "lowbit.h"
 
@@ -497,7 +498,7 @@ void check_isa(lowbit_isa isa) {
 
   // Scalar tables whose rows are expanded for 48 tokens or more, and have other bits there.
   const auto expanded = [isa](int bits, lowbit_precision precision) {
-    if (isa == LOWBIT_ISA_AVX512) return precision != LOWBIT_FAST && bits >= 6;
+    if (vectors_of(isa) == LOWBIT_ISA_AVX512) return precision != LOWBIT_FAST && bits >= 6;
     if (isa == LOWBIT_ISA_SCALAR || isa == LOWBIT_ISA_NEON) return false;
     return precision != LOWBIT_FAST || bits > 4;
   };
@@ -514,7 +515,7 @@ void check_isa(lowbit_isa isa) {
       // Rows that are expanded have other bits than those that are not; those of many rows and few codes are
       // never expanded, and their sums in fixed point stay the same.
       check_invariance(Vector(37, 1100, 3, 2, LOWBIT_F16), tokens % 47, precision);
-      const bool integers = isa == LOWBIT_ISA_AVX512 && precision == LOWBIT_FAST;
+      const bool integers = vectors_of(isa) == LOWBIT_ISA_AVX512 && precision == LOWBIT_FAST;
       if (integers) check_invariance(Vector(1200, 520, 1, 8, LOWBIT_F16), tokens, precision);
     }
     // More rows than are summed at a time.

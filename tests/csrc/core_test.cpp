@@ -1,4 +1,5 @@
 // Thread pool and choice of the instruction set.
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -186,16 +187,31 @@ void scratch_memory() {
   EXPECT(scratch.reserve(1000) != nullptr);
 }
 
+// Enough for what AVX-512 saves, too small for tiles beside it.
+bool take_small_signal_stack() {
+  static char stack[8192];
+  stack_t small{};
+  small.ss_sp = stack;
+  small.ss_size = sizeof stack;
+  return sigaltstack(&small, nullptr) == 0;
+}
+
 // The environment is read at first use, so each case needs a process of its own.
-std::string isa_with(const char* forced, lowbit_status* status) {
+std::string isa_with(const char* forced, lowbit_status* status, bool small_signal_stack = false) {
   int channel[2];
   if (pipe(channel) != 0) return "no pipe";
   const pid_t child = fork();
   if (child == 0) {
     setenv("LOWBIT_CPU_ISA", forced, 1);
+    if (small_signal_stack && !take_small_signal_stack()) _exit(98);
     lowbit_isa isa = LOWBIT_ISA_SCALAR;
     const lowbit_status found = lowbit_get_isa(&isa);
-    const std::string text = found == LOWBIT_OK ? lowbit_isa_name(isa) : lowbit_last_error();
+    std::string text = found == LOWBIT_OK ? lowbit_isa_name(isa) : lowbit_last_error();
+    if (lowbit_isa_refusal() != nullptr) text += std::string(", refused: ") + lowbit_isa_refusal();
+    // A level without tiles leaves small signal stacks possible.
+    if (found == LOWBIT_OK && !small_signal_stack && isa != LOWBIT_ISA_AMX && !take_small_signal_stack()) {
+      text += ", asked for tiles";
+    }
     const bool written = write(channel[1], text.data(), text.size()) == static_cast<ssize_t>(text.size());
     _exit(written ? found : 99);
   }
@@ -222,6 +238,14 @@ void instruction_sets() {
     } else {
       EXPECT(status == LOWBIT_UNSUPPORTED && answer.find("forces " + name) != std::string::npos);
     }
+  }
+  if (lowbit_isa_available(LOWBIT_ISA_AMX)) {
+    EXPECT(isa_with("", &status) == "amx" && status == LOWBIT_OK);
+    const std::string reason = "a thread's alternate signal stack is too small to save tile registers";
+    EXPECT(isa_with("", &status, true) == "avx512, refused: " + reason && status == LOWBIT_OK);
+    EXPECT(isa_with("avx2", &status, true) == "avx2" && status == LOWBIT_OK);
+    EXPECT(isa_with("amx", &status, true) == "LOWBIT_CPU_ISA forces amx, but " + reason);
+    EXPECT(status == LOWBIT_UNSUPPORTED);
   }
   EXPECT(isa_with("sse9", &status).find("'sse9'; allowed: scalar, avx2") != std::string::npos);
   EXPECT(status == LOWBIT_INVALID_ARGUMENT);

@@ -520,8 +520,9 @@ void large_layers(const char* isa) {
 }
 
 #if defined(__x86_64__)
-// Engines with tiles of their own set their shapes once a thread; a call leaves them.
-void keeps_tiles() {
+// Engines with tiles of their own set their shapes once a thread; a call leaves them. What was in the tiles
+// is gone where the call uses them, and only there.
+void keeps_tiles(int64_t tokens, bool used) {
   struct alignas(64) Shapes {
     uint8_t bytes[64];
   } before{}, after{};
@@ -529,17 +530,23 @@ void keeps_tiles() {
   before.bytes[16 + 2 * 3] = 32;  // tile 3: 32 bytes by 7 rows
   before.bytes[48 + 3] = 7;
   asm volatile("ldtilecfg %0" ::"m"(before));
-  constexpr int64_t kTokens = 40, kInputs = 256, kOutputs = 64;
+  alignas(64) uint8_t content[7][32], left[7][32];
+  std::memset(content, 1, sizeof content);
+  asm volatile("tileloadd (%0, %1), %%tmm3" ::"r"(content), "r"(sizeof content[0]) : "memory");
+  constexpr int64_t kInputs = 256, kOutputs = 64;
   std::vector<uint8_t> tiles(kInputs / 32 * 256);
-  std::vector<float> scales(kOutputs, 1.0f), x(kTokens * kInputs, 1.0f), y(kTokens * kOutputs);
+  std::vector<float> scales(kOutputs, 1.0f), x(tokens * kInputs, 1.0f), y(tokens * kOutputs);
   const lowbit_bits weight{kOutputs, kInputs, 1, tiles.data(), -1, scales.data(), LOWBIT_F32, nullptr};
-  const lowbit_input in{x.data(), LOWBIT_F32, kTokens, kInputs, kInputs};
-  const lowbit_output out{y.data(), LOWBIT_F32, kTokens, kOutputs, kOutputs};
+  const lowbit_input in{x.data(), LOWBIT_F32, tokens, kInputs, kInputs};
+  const lowbit_output out{y.data(), LOWBIT_F32, tokens, kOutputs, kOutputs};
   EXPECT(lowbit_planes_linear(&weight, 1, &in, 0, nullptr, LOWBIT_FAST, &out) == LOWBIT_OK, "%s",
          lowbit_last_error());
   asm volatile("sttilecfg %0" : "=m"(after));
+  asm volatile("tilestored %%tmm3, (%0, %1)" ::"r"(left), "r"(sizeof left[0]) : "memory");
   asm volatile("tilerelease");
   EXPECT(std::memcmp(&before, &after, sizeof(before)) == 0, "a call changed the shapes of the host's tiles");
+  EXPECT((std::memcmp(content, left, sizeof left) != 0) == used, "%d tokens and tiles",
+         static_cast<int>(tokens));
   EXPECT(std::fabs(y[0] + kInputs) < 1e-3f * kInputs, "%f for %d", static_cast<double>(y[0]),
          -static_cast<int>(kInputs));
 }
@@ -663,7 +670,11 @@ int main(int argc, char** argv) {
       lowbit_set_parallel_for(nullptr);
     }
 #if defined(__x86_64__)
-    if (isa == LOWBIT_ISA_AMX) keeps_tiles();
+    if (isa == LOWBIT_ISA_AMX) {
+      keeps_tiles(40, true);
+      keeps_tiles(lowbit_tile_columns(1), true);
+      keeps_tiles(lowbit_tile_columns(1) - 1, false);
+    }
 #endif
     std::printf("%s: %s\n", name, failures == 0 ? "ok" : "FAILED");
   }

@@ -64,6 +64,34 @@ def test_forced(isa, tmp_path):
         cases.check(layer, x, results[key], precision, **options)
 
 
+REFUSED = """
+import ctypes
+stack = ctypes.create_string_buffer(8192)  # holds what AVX-512 saves, and no tiles
+class Stack(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(ctypes.addressof(stack), 0, len(stack))), None) == 0
+import lowbit
+print(lowbit.info())
+"""
+
+
+@pytest.mark.skipif("amx" not in _native.available_isas(), reason="this machine has no amx")
+@pytest.mark.parametrize("forced", ["", "avx512", "amx"])
+def test_tiles_that_the_operating_system_refuses(forced):
+    """It does while a thread has a signal stack too small for them; whoever wants none is not affected."""
+    environment = {**os.environ, "LOWBIT_CPU_ISA": forced}
+    command = [sys.executable, "-c", REFUSED]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    reason = "a thread's alternate signal stack is too small to save tile registers"
+    if forced == "amx":
+        assert done.returncode != 0
+        assert f"LOWBIT_CPU_ISA forces amx, but {reason}" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    assert "kernels    avx512 (" in done.stdout
+    assert (f"not amx: {reason}" in done.stdout) == (forced == "")
+
+
 @pytest.mark.parametrize("isa", ["neon", "avx1024"])
 def test_forcing_what_the_machine_lacks_is_an_error(isa, tmp_path):
     if isa in _native.available_isas():

@@ -1,18 +1,18 @@
 #include "cpu/activations/activations.h"
 
+#include "core/cpu_features.h"
 #include "cpu/activations/tables.h"
 
 namespace lowbit {
 
 const ActivationKernels& activation_kernels(lowbit_isa isa) {
-  switch (isa) {
+  switch (vectors_of(isa)) {
 #if defined(__x86_64__)
     case LOWBIT_ISA_AVX2:
       return activation_kernels_avx2;
     case LOWBIT_ISA_AVX_VNNI:
       return activation_kernels_avxvnni;
     case LOWBIT_ISA_AVX512:
-    case LOWBIT_ISA_AMX:
       return activation_kernels_avx512;
 #elif defined(__aarch64__)
     case LOWBIT_ISA_NEON:

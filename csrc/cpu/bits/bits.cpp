@@ -1,9 +1,14 @@
 #include "cpu/bits/bits.h"
 
+#include "core/cpu_features.h"
+
 namespace lowbit {
 
 const BitsKernels& bits_kernels(lowbit_isa isa) {
-  switch (isa) {
+#if defined(LOWBIT_AMX)
+  if (isa == LOWBIT_ISA_AMX) return kBitsAmx;
+#endif
+  switch (vectors_of(isa)) {
 #if defined(__x86_64__)
     case LOWBIT_ISA_AVX2:
       return kBitsAvx2;
@@ -11,8 +16,6 @@ const BitsKernels& bits_kernels(lowbit_isa isa) {
       return kBitsAvxVnni;
     case LOWBIT_ISA_AVX512:
       return kBitsAvx512;
-    case LOWBIT_ISA_AMX:
-      return kBitsAmx;
 #elif defined(__aarch64__)
     case LOWBIT_ISA_NEON:
       return kBitsNeon;
@@ -20,6 +23,13 @@ const BitsKernels& bits_kernels(lowbit_isa isa) {
     default:
       return kBitsScalar;
   }
+}
+
+int64_t tile_columns([[maybe_unused]] lowbit_isa isa, [[maybe_unused]] int active_planes) {
+#if defined(LOWBIT_AMX)
+  if (isa == LOWBIT_ISA_AMX) return tile_columns_amx(active_planes);
+#endif
+  return 0;
 }
 
 }  // namespace lowbit

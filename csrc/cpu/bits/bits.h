@@ -4,6 +4,7 @@
 // prepared (csrc/cpu/activations) and write finished rows of y.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "lowbit.h"
@@ -67,10 +68,14 @@ struct Epilogue {
 // no allocation, no failure; tiles are independent, so threads take ranges of them. A result depends neither
 // on the number of tokens in the call nor on the range a tile is computed in.
 struct BitsKernels {
+  // work: work_bytes() of memory for the calling thread alone, as aligned as a Scratch.
   void (*product)(const lowbit_bits& weight, int active_planes, const Columns& x, const Epilogue& epilogue,
-                  int64_t tile_begin, int64_t tile_end);
+                  int64_t tile_begin, int64_t tile_end, std::byte* work);
   void (*product_exact)(const lowbit_bits& weight, int active_planes, const FloatColumns& x,
                         const Epilogue& epilogue, int64_t tile_begin, int64_t tile_end);
+  // What product() keeps between its passes over so many columns, far more than a lent thread's stack may
+  // hold.
+  int64_t (*work_bytes)(int active_planes, int64_t columns);
   // Fewer tiles than this in a call to product() lose time to what it prepares for all of them.
   int64_t (*least_tiles)(int active_planes, int64_t columns);
   // Look-up tables of a single column: their bytes, or 0 where product() wants none for about `tiles` tiles.
@@ -82,6 +87,10 @@ struct BitsKernels {
 
 // Table of one instruction set. The caller has checked that this machine can run it.
 const BitsKernels& bits_kernels(lowbit_isa isa);
+
+// Columns from which `isa` multiplies so many planes in tile registers; 0: it has none.
+int64_t tile_columns(lowbit_isa isa, int active_planes);
+int64_t tile_columns_amx(int active_planes);
 
 // One table per bits_<isa>.cpp; only those of this architecture are linked.
 extern const BitsKernels kBitsScalar, kBitsAvx2, kBitsAvxVnni, kBitsAvx512, kBitsAmx, kBitsNeon;

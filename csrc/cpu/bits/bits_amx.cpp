@@ -4,7 +4,6 @@
 #include "cpu/bits/tile_product.h"
 
 namespace lowbit {
-namespace {
 
 // Where tiles beat what AVX-512 does, looked-up or multiplied, in us for 4096 x 4096 on two Emerald Rapids
 // cores, weights warm (the two figures of a column are of one run):
@@ -16,18 +15,25 @@ namespace {
 //              tiles       332   306   309   350   384
 //   8 planes   AVX-512     555   602   714   870  1065
 //              tiles       699   744   781   910   938
+int64_t tile_columns_amx(int active_planes) {
+  return active_planes < 8 ? 6 : 16;
+}
+
+namespace {
+
 bool by_tiles(int active_planes, int64_t columns) {
-  return columns >= (active_planes < 8 ? 6 : 16);
+  return columns >= tile_columns_amx(active_planes);
 }
 
 void product(const lowbit_bits& weight, int active_planes, const Columns& x, const Epilogue& epilogue,
-             int64_t tile_begin, int64_t tile_end) {
+             int64_t tile_begin, int64_t tile_end, std::byte* work) {
   if (!by_tiles(active_planes, x.tokens * x.per_token)) {
-    return kBitsAvx512.product(weight, active_planes, x, epilogue, tile_begin, tile_end);
+    return kBitsAvx512.product(weight, active_planes, x, epilogue, tile_begin, tile_end, work);
   }
   [&]<int... kPlane>(std::integer_sequence<int, kPlane...>) {
-    ((active_planes == kPlane + 1 ? TileProduct<kPlane + 1>(weight, x, epilogue).tiles(tile_begin, tile_end)
-                                  : void()),
+    ((active_planes == kPlane + 1
+          ? TileProduct<kPlane + 1>(weight, x, epilogue, work).tiles(tile_begin, tile_end)
+          : void()),
      ...);
   }(std::make_integer_sequence<int, 8>());
 }
@@ -35,6 +41,10 @@ void product(const lowbit_bits& weight, int active_planes, const Columns& x, con
 void product_exact(const lowbit_bits& weight, int active_planes, const FloatColumns& x,
                    const Epilogue& epilogue, int64_t tile_begin, int64_t tile_end) {
   kBitsAvx512.product_exact(weight, active_planes, x, epilogue, tile_begin, tile_end);
+}
+
+int64_t work_bytes(int active_planes, int64_t columns) {
+  return by_tiles(active_planes, columns) ? kTileWorkBytes : kBitsAvx512.work_bytes(active_planes, columns);
 }
 
 int64_t least_tiles(int active_planes, int64_t columns) {
@@ -51,6 +61,6 @@ void build_tables(const lowbit_bits& weight, int64_t tile, const Columns& x, uin
 
 }  // namespace
 
-const BitsKernels kBitsAmx = {product, product_exact, least_tiles, table_bytes, build_tables};
+const BitsKernels kBitsAmx = {product, product_exact, work_bytes, least_tiles, table_bytes, build_tables};
 
 }  // namespace lowbit

@@ -34,12 +34,16 @@ bool by_lookup(int active_planes, int64_t columns) {
 }
 
 void product(const lowbit_bits& weight, int active_planes, const Columns& x, const Epilogue& epilogue,
-             int64_t tile_begin, int64_t tile_end) {
-  if (x.tables != nullptr) return Lookups(weight, x, epilogue).tiles(tile_begin, tile_end);
+             int64_t tile_begin, int64_t tile_end, std::byte* work) {
+  if (x.tables != nullptr) return Lookups(weight, x, epilogue, nullptr).tiles(tile_begin, tile_end);
   if (by_lookup(active_planes, x.tokens * x.per_token) && tile_end - tile_begin >= kLookupTiles) {
-    return WordLookups(weight, x, epilogue).tiles(tile_begin, tile_end);
+    return WordLookups(weight, x, epilogue, work).tiles(tile_begin, tile_end);
   }
-  Table::product(weight, active_planes, x, epilogue, tile_begin, tile_end);
+  Table::product(weight, active_planes, x, epilogue, tile_begin, tile_end, nullptr);
+}
+
+int64_t work_bytes(int active_planes, int64_t columns) {
+  return by_lookup(active_planes, columns) ? WordLookups::work_bytes() : 0;
 }
 
 int64_t least_tiles(int active_planes, int64_t columns) {
@@ -52,7 +56,7 @@ int64_t table_bytes(int active_planes, int64_t columns, int64_t k_blocks, int64_
 
 }  // namespace
 
-const BitsKernels kBitsAvx512 = {product, Table::product_exact, least_tiles, table_bytes,
-                                 Lookups::build_tables};
+const BitsKernels kBitsAvx512 = {product,     Table::product_exact, work_bytes,
+                                 least_tiles, table_bytes,          Lookups::build_tables};
 
 }  // namespace lowbit

@@ -15,10 +15,10 @@ namespace {
 template <class Isa, class OnePlane = Product<Isa, 1>>
 struct BitsTable {
   static void product(const lowbit_bits& weight, int active_planes, const Columns& x,
-                      const Epilogue& epilogue, int64_t tile_begin, int64_t tile_end) {
+                      const Epilogue& epilogue, int64_t tile_begin, int64_t tile_end, std::byte* work) {
     switch (active_planes) {
       case 1:
-        return OnePlane(weight, x, epilogue).tiles(tile_begin, tile_end);
+        return OnePlane(weight, x, epilogue, work).tiles(tile_begin, tile_end);
       case 2:
         return Product<Isa, 2>(weight, x, epilogue).tiles(tile_begin, tile_end);
       case 3:
@@ -45,6 +45,10 @@ struct BitsTable {
     }
   }
 
+  static int64_t work_bytes(int active_planes, int64_t) {
+    return active_planes == 1 ? OnePlane::work_bytes() : 0;
+  }
+
   static int64_t least_tiles(int active_planes, int64_t) {
     return active_planes == 1 ? OnePlane::kLeastTiles : 1;
   }
@@ -53,8 +57,8 @@ struct BitsTable {
     return active_planes == 1 && columns == 1 ? OnePlane::table_bytes(k_blocks) : 0;
   }
 
-  static constexpr BitsKernels kKernels = {product, product_exact, least_tiles, table_bytes,
-                                           OnePlane::build_tables};
+  static constexpr BitsKernels kKernels = {product,     product_exact, work_bytes,
+                                           least_tiles, table_bytes,   OnePlane::build_tables};
 };
 
 }  // namespace

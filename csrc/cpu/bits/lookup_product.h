@@ -34,7 +34,11 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
  public:
   static constexpr int64_t kLeastTiles = 32;  // which share tables, the work of one or two tiles
 
-  using Base::Base;
+  LookupProduct(const lowbit_bits& weight, const Columns& x, const Epilogue& epilogue, std::byte* work)
+      : Base(weight, x, epilogue), work_(work) {}
+
+  // Without tables of a single column.
+  static int64_t work_bytes() { return Lookup::kColumns > 1 ? sizeof(State<Lookup::kColumns>) : 0; }
 
   // Of a single column: [blocks][kTableBytes].
   static int64_t table_bytes(int64_t k_blocks) { return k_blocks * Lookup::kTableBytes; }
@@ -112,7 +116,7 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
   LOWBIT_NOINLINE void group(int64_t first_tile, int64_t count, int64_t first_token) const {
     constexpr int kColumns = kTokens * kPerToken;
     constexpr int64_t kStretch = Lookup::kStretchBytes / (kColumns * Lookup::kTableBytes);
-    State<kColumns> state;
+    State<kColumns>& state = *reinterpret_cast<State<kColumns>*>(work_);
     for (int64_t tile = 0; tile < count; ++tile) {
       for (auto& token : state.acc[tile]) {
         for (float& value : token) value = 0.0f;
@@ -196,6 +200,8 @@ class LookupProduct : Product<typename Lookup::Isa, 1> {
       tables += blocks * kColumns * Lookup::kTableBytes;
     }
   }
+
+  std::byte* const work_;  // a State, of several columns
 };
 
 }  // namespace

@@ -11,6 +11,7 @@
 // (`fast`) all operands are below 2^24, and the fma is the correctly rounded exact integer.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "cpu/bits/bits.h"
@@ -29,10 +30,11 @@ class Product {
  public:
   // Nothing is shared by tiles, and there are no tables.
   static constexpr int64_t kLeastTiles = 1;
+  static int64_t work_bytes() { return 0; }
   static int64_t table_bytes(int64_t) { return 0; }
   static void build_tables(const lowbit_bits&, int64_t, const Columns&, uint8_t*) {}
 
-  Product(const lowbit_bits& weight, const Columns& x, const Epilogue& epilogue)
+  Product(const lowbit_bits& weight, const Columns& x, const Epilogue& epilogue, std::byte* = nullptr)
       : weight_(weight),
         x_(x),
         epilogue_(epilogue),

@@ -4,11 +4,13 @@
 //   expanded   [16][64 rows][4 inputs]         of a step, four tiles of 16 rows
 //   sums       [16 columns][64 rows]           four tiles
 //
-// A group is 16 columns, or all of fewer. The last ones share theirs with columns of the group before, whose
-// sums come out once more and are dropped. While the tiles of a group are multiplied, vector units finish the
-// group before it.
+// Columns are multiplied in as few groups of up to 16 as they need, all of one size: a tile takes as long as
+// it has rows, and so 17 columns are 9 and 9, not 16 and 16. The last group shares columns with the one
+// before, whose sums come out once more and are dropped. While the tiles of a group are multiplied, vector
+// units finish the group before it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -19,19 +21,38 @@
 namespace lowbit {
 namespace {
 
+// Groups that share expanded weights, and their columns.
+constexpr int64_t kBlockGroups = 8;
+constexpr int64_t kBlockColumns = kBlockGroups * isa::Tiles::kRows;
+
+struct TileWork {
+  alignas(64) float acc[kBlockColumns][kTileRows];
+  int32_t sums[kBlockGroups][isa::Tiles::kRows][kTileRows];
+  uint8_t expanded[kExpandedBytes];
+};
+constexpr int64_t kTileWorkBytes = sizeof(TileWork);
+
 template <int kPlanes>
 class TileProduct : Product<isa::Avx512, kPlanes> {
   using Base = Product<isa::Avx512, kPlanes>;
 
  public:
-  using Base::Base;
+  TileProduct(const lowbit_bits& weight, const Columns& x, const Epilogue& epilogue, std::byte* work)
+      : Base(weight, x, epilogue),
+        work_(*reinterpret_cast<TileWork*>(work)),
+        columns_(x.tokens * x.per_token) {
+    const int64_t groups = pieces(columns_, Tiles::kRows);
+    group_columns_ = pieces(pieces(columns_, groups), x.per_token) * x.per_token;
+    block_columns_ = pieces(groups, pieces(groups, kBlockGroups)) * group_columns_;
+  }
 
   // Tiles [begin, end) for all tokens.
   void tiles(int64_t begin, int64_t end) const {
-    const Tiles registers(static_cast<int>(group_columns()));
+    const Tiles registers(static_cast<int>(group_columns_));
+    const int64_t block_tokens = block_columns_ / x_.per_token;
     for (int64_t tile = begin; tile < end; ++tile) {
-      for (int64_t token = 0; token < x_.tokens; token += kBlockColumns / x_.per_token) {
-        const int64_t tokens = smaller(kBlockColumns / x_.per_token, x_.tokens - token);
+      for (int64_t token = 0; token < x_.tokens; token += block_tokens) {
+        const int64_t tokens = smaller(block_tokens, x_.tokens - token);
         x_.per_token == 1 ? block<1>(tile, token, tokens) : block<2>(tile, token, tokens);
       }
     }
@@ -64,10 +85,6 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
   };
   using ExpandedCodes = std::conditional_t<kValues, Values, PlainCodes<Isa>>;
 
-  static constexpr int64_t kGroupColumns = Tiles::kRows;
-  // Columns that share expanded weights.
-  static constexpr int64_t kBlockColumns = 128;
-  static constexpr int64_t kBlockGroups = kBlockColumns / kGroupColumns;
   static constexpr int64_t kStepBlocks = 2;
   static constexpr int64_t kStepBytes = kStepBlocks * 8 * kBlockBytes;  // of expanded weights
   static constexpr int kCodes = 4;  // the tile of codes: behind those of sums, before those of weights
@@ -111,15 +128,12 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
     }
   };
 
-  int64_t columns() const { return x_.tokens * x_.per_token; }
-  int64_t group_columns() const { return smaller(kGroupColumns, columns()); }
+  static int64_t pieces(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
   template <int kPerToken>
   LOWBIT_NOINLINE void block(int64_t tile, int64_t first_token, int64_t tokens) const {
     const TileScales scales(*this, tile);
-    alignas(64) float acc[kBlockColumns][kTileRows];
-    alignas(64) int32_t sums[kBlockGroups][kGroupColumns][kTileRows];
-    alignas(64) uint8_t expanded[kExpandedBytes];
+    auto& [acc, sums, expanded] = work_;
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t row = 0; row < kTileRows; ++row) acc[t][row] = 0.0f;
     }
@@ -142,10 +156,10 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
         Finished<kPerToken> before{};
         before.run_end = &run_end;
         before.x_scale_stride = x_groups_;
-        for (int64_t column = first, group = 0; column < end; column += kGroupColumns, ++group) {
+        for (int64_t column = first, group = 0; column < end; column += group_columns_, ++group) {
           auto& group_sums = sums[whole ? group % 2 : group];
           // Where columns run out the group starts before its first one.
-          const int64_t start = smaller(column, columns() - group_columns());
+          const int64_t start = smaller(column, columns_ - group_columns_);
           multiply(x_.codes + start * column_stride_ + at * kBlockInputs, blocks, expanded, at > run.begin(),
                    group_sums[0], before);
           if (at + blocks == run.end()) {
@@ -155,7 +169,7 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
             before.x_scales = x_scales + token * x_groups_;
             before.acc = acc + token;
             before.next = 0;
-            before.last = smaller(kGroupColumns, end - column);
+            before.last = smaller(group_columns_, end - column);
           }
         }
         before.rest();
@@ -190,8 +204,8 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
   // One block and, behind it, zeros: nothing more is read or added. Apart, so that the loop has no other in
   // it.
   LOWBIT_NOINLINE void load_half(const int8_t* codes) const {
-    alignas(64) int8_t half[kGroupColumns][kStepBlocks * kBlockInputs] = {};
-    for (int64_t c = 0; c < group_columns(); ++c) {
+    alignas(64) int8_t half[Tiles::kRows][kStepBlocks * kBlockInputs] = {};
+    for (int64_t c = 0; c < group_columns_; ++c) {
       std::memcpy(half[c], codes + c * column_stride_, kBlockInputs);
     }
     Tiles::load<kCodes>(half, sizeof half[0]);
@@ -205,6 +219,10 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
     body.template operator()<2>();
     body.template operator()<3>();
   }
+
+  TileWork& work_;
+  const int64_t columns_;
+  int64_t group_columns_, block_columns_;
 };
 
 }  // namespace

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lowbit.backends import huge_pages
+from lowbit.backends.arguments import ARGUMENTS
 from lowbit.backends.base import Availability, KernelChoice, Tensors, packed_format
-from lowbit.formats import FORMATS
+from lowbit.formats import FORMATS, PRECISIONS
 from lowbit.formats.base import Metadata
 
 TILE_ROWS = 64
@@ -64,6 +65,22 @@ def instruction_set() -> str:
     from lowbit import _native
 
     return str(_native.current_isa())
+
+
+def _by_tiles(kind: str, dtype: torch.dtype, named: dict[str, Any]) -> str:
+    """What of a layer amx computes in tile registers; the rest is left to avx512."""
+    from lowbit import _native
+
+    precision, bits = PRECISIONS[named["precision"]], named.get("activation_bits", 0)
+    if kind in TILED_KINDS and (bits or precision != "exact"):
+        # Columns are of bytes: a token of 16-bit or 8-bit activations is two.
+        columns = 2 if bits == 8 or (not bits and precision == "high") else 1
+        least = -(-_native.tile_columns(named.get("active_bits", 1)) // columns)
+        return f"by avx512 up to {least - 1} tokens, in tiles of amx from {least} on"
+    rows_expanded = kind == "codebook_vector" or (kind == "codebook_channel" and named["axis"] == 0)
+    if rows_expanded and precision == "fast" and dtype != torch.float32:
+        return "by avx512; prompts in tiles of amx where they expand the rows"
+    return "by avx512"
 
 
 class CpuBackend:
@@ -146,4 +163,7 @@ class CpuBackend:
         return self._operators[kind]
 
     def choose(self, kind: str, x: Tensor, arguments: Sequence[Any]) -> KernelChoice:
-        return KernelChoice(f"{kind}_linear")
+        kernel = f"{kind}_linear"
+        if instruction_set() != "amx":
+            return KernelChoice(kernel)
+        return KernelChoice(kernel, _by_tiles(kind, x.dtype, ARGUMENTS[kind](x, *arguments)._asdict()))
