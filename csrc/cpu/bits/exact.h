@@ -164,7 +164,7 @@ class ExactProduct {
     const int64_t rows = smaller(kTileRows, weight_.out_features - first_row);
     float row_scales[kTileRows];
     const bool row_scaled = weight_.scales != nullptr && groups_ == 1;
-    if (row_scaled) load_rows<Isa>(weight_.scales, weight_.scales_dtype, first_row, kTileRows, row_scales);
+    if (row_scaled) load_rows<Isa>(weight_.scales, weight_.scales_dtype, first_row, row_scales);
     finish_rows<Isa>(epilogue_, token, first_row, rows, row_scaled ? row_scales : nullptr, acc);
   }
 

@@ -191,8 +191,7 @@ class Product {
 
    private:
     LOWBIT_INLINE void load(int64_t group) const {
-      load_rows<Isa>(weight_.scales, weight_.scales_dtype, (first_group_ + group) * kTileRows, kTileRows,
-                     floats_);
+      load_rows<Isa>(weight_.scales, weight_.scales_dtype, (first_group_ + group) * kTileRows, floats_);
     }
 
     const lowbit_bits& weight_;
