@@ -95,22 +95,21 @@ lowbit_status check_vector(const lowbit_codebook_vector& weight) {
   return check_not_null(weight.out_scales, "out_scales");
 }
 
-// linear(call) with the kernels of this machine.
+// linear(call) with the kernels of this machine, for activations of so many pieces: 0 keeps those of fp32.
 template <class Linear>
-lowbit_status run(const lowbit_input& x, const lowbit_vector* bias, const lowbit_output& y, Linear linear) {
+lowbit_status run(const lowbit_input& x, const lowbit_vector* bias, const lowbit_output& y,
+                  int32_t token_pieces, Linear linear) {
   Isa isa;
   if (const lowbit_status bad = active_isa(&isa)) return bad;
-  return linear(codebook::Call{codebook_kernels(isa), activation_kernels(isa), x, bias, y});
+  const CodebookKernels& kernels = codebook_kernels(isa);
+  return linear(codebook::Call{kernels, activation_kernels(isa), x, bias, y,
+                               token_pieces > 0 ? kernels.pieces : nullptr, token_pieces});
 }
 
-// The same for layers that take activations as they are. Those in fp32 have too many pieces.
-template <class Linear>
-lowbit_status run_pieces(const lowbit_input& x, const lowbit_vector* bias, lowbit_precision precision,
-                         const lowbit_output& y, Linear linear) {
-  return run(x, bias, y, [&](codebook::Call call) {
-    if (precision == LOWBIT_FAST && x.dtype != LOWBIT_F32) call.pieces = call.kernels.pieces;
-    return linear(call);
-  });
+// For layers that take activations as they are: bf16 is one piece, fp16 two, and fp32 has too many.
+int32_t token_pieces(const lowbit_input& x, lowbit_precision precision) {
+  if (precision != LOWBIT_FAST || x.dtype == LOWBIT_F32) return 0;
+  return x.dtype == LOWBIT_BF16 ? 1 : 2;
 }
 
 }  // namespace
@@ -127,8 +126,8 @@ extern "C" lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_ch
     return bad;
   }
   if (const lowbit_status bad = check_channel(*weight)) return bad;
-  return run_pieces(*x, bias, precision, *y,
-                    [&](const codebook::Call& call) { return codebook::channel_linear(*weight, call); });
+  return run(*x, bias, *y, token_pieces(*x, precision),
+             [&](const codebook::Call& call) { return codebook::channel_linear(*weight, call); });
 }
 
 extern "C" lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
@@ -140,7 +139,8 @@ extern "C" lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_sca
     return bad;
   }
   if (const lowbit_status bad = check_scalar(*weight)) return bad;
-  return run(*x, bias, *y, [&](const codebook::Call& call) {
+  const int32_t code_pieces = precision == LOWBIT_FAST ? 1 : 0;  // of int8
+  return run(*x, bias, *y, code_pieces, [&](const codebook::Call& call) {
     return codebook::scalar_linear(*weight, precision == LOWBIT_FAST, call);
   });
 }
@@ -154,7 +154,7 @@ extern "C" lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vec
     return bad;
   }
   if (const lowbit_status bad = check_vector(*weight)) return bad;
-  return run_pieces(*x, bias, precision, *y, [&](const codebook::Call& call) {
+  return run(*x, bias, *y, token_pieces(*x, precision), [&](const codebook::Call& call) {
     return codebook::vector_linear(*weight, precision == LOWBIT_FAST, call);
   });
 }

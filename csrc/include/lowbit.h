@@ -214,7 +214,8 @@ LOWBIT_API lowbit_status lowbit_siblings_linear(const lowbit_signs* layers, cons
                                                 lowbit_precision precision, const lowbit_output* y);
 
 /* y = x W^T + bias. The weight is never expanded: axis 0 gathers products with the centroids, axis 1 first
- * sums x over the inputs of each label. fp32 sums at every precision. */
+ * sums x over the inputs of each label. fp32 sums at every precision. A row's bits are the same in all
+ * batches below 48 tokens, and in all from there on. */
 LOWBIT_API lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_channel* weight,
                                                         const lowbit_input* x, const lowbit_vector* bias,
                                                         lowbit_precision precision, const lowbit_output* y);
@@ -222,7 +223,7 @@ LOWBIT_API lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_ch
 /* fast: int8 activations times table entries in fixed point of 2^-20 of the row's largest entry or finer,
  * exact integer products; fp32 entries up to 32 inputs. high and exact: fp32, with rows that are expanded a
  * few at a time for 48 tokens or more of 6 to 8 bits. Outliers multiply the same activations as the tables
- * do. */
+ * do. With AMX, 48 tokens or more at fast expand rows of any bits, and sum fp32 products for each scale. */
 LOWBIT_API lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);
@@ -231,7 +232,8 @@ LOWBIT_API lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_sca
  * fast: where the instruction set has look-ups for it (AVX-512), products in fixed point of 2^-20 of their
  * bound and exact integer sums; activations are not rounded. high and exact: fp32. At every precision 48
  * tokens or more expand rows a few at a time and sum in fp32, where that takes less: with many codes or few
- * rows. A row's bits are the same in all batches below 48 tokens, and in all from there on. */
+ * rows; with AMX at fast, activations of 16 bits meet entries of 16 bits, or 2^-17 of an entry less. A row's
+ * bits are the same in all batches below 48 tokens, and in all from there on. */
 LOWBIT_API lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vector* weight,
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);

@@ -390,14 +390,16 @@ void check_large_sums(int64_t inputs, int codebooks, int size, lowbit_precision 
   lowbit_set_num_threads(0);
 }
 
-// Many tokens of 16 bits at `fast`, which tiles multiply by pieces, with outputs in fp32 that show all
-// digits: panels that are whole and not, rows to spare, tables whose entries have two pieces, one or more.
+// Many tokens at `fast`, which tiles multiply by pieces where they are of 16 bits or int8 codes, with outputs
+// in fp32 that show all digits: panels that are whole and not, rows to spare, tables whose entries have two
+// pieces, one or more.
 void check_pieces(lowbit_dtype dtype) {
   for (const lowbit_dtype tables : kDtypes) {
     const Vector vectors(37, 1099, 2, 8, tables), wide(97, 211, 1, 4, tables);
     const Channel channels(101, 333, 0, 45, 1, 7, tables), by_input(37, 211, 1, 23, 2, 9, tables);
-    for (const Layer* layer : {static_cast<const Layer*>(&vectors), static_cast<const Layer*>(&wide),
-                               static_cast<const Layer*>(&channels), static_cast<const Layer*>(&by_input)}) {
+    const Scalar scalars(37, 1099, 3, tables, false), outliers(97, 211, 6, tables, true);
+    for (const Layer* layer :
+         std::initializer_list<const Layer*>{&vectors, &wide, &channels, &by_input, &scalars, &outliers}) {
       for (const int64_t tokens : {48, 81, 257}) {
         check_values(*layer, Batch(*layer, tokens, dtype, LOWBIT_F32), LOWBIT_FAST, true);
       }
@@ -498,6 +500,7 @@ void check_isa(lowbit_isa isa) {
 
   // Scalar tables whose rows are expanded for 48 tokens or more, and have other bits there.
   const auto expanded = [isa](int bits, lowbit_precision precision) {
+    if (isa == LOWBIT_ISA_AMX && precision == LOWBIT_FAST) return true;
     if (vectors_of(isa) == LOWBIT_ISA_AVX512) return precision != LOWBIT_FAST && bits >= 6;
     if (isa == LOWBIT_ISA_SCALAR || isa == LOWBIT_ISA_NEON) return false;
     return precision != LOWBIT_FAST || bits > 4;
@@ -570,7 +573,7 @@ void check_isa(lowbit_isa isa) {
   check_one_hot(Channel(7, 60, 0, 5, 1, 0, LOWBIT_BF16));
   check_one_hot(Channel(7, 60, 1, 5, 1, 0, LOWBIT_BF16));
   if (isa != LOWBIT_ISA_AMX) return;
-  for (const lowbit_dtype dtype : {LOWBIT_F16, LOWBIT_BF16}) check_pieces(dtype);
+  for (const lowbit_dtype dtype : kDtypes) check_pieces(dtype);
 }
 
 }  // namespace

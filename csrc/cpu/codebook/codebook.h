@@ -40,8 +40,15 @@ struct PanelWeight {
 //
 //   panel  [steps of 32 inputs][pieces][2][16 pairs of inputs][16 tokens][2]
 //   rows   [.. of kRows][steps][2 pieces][2][16 rows][32 inputs]
+struct PiecePanel {
+  const uint16_t* data;
+  int32_t pieces;
+  const float* scales;  // [groups of inputs][kTokens], which products of codes take; null: none
+};
+
 struct PieceKernels {
   static constexpr int64_t kTokens = 32, kRows = 32, kInputs = 32;  // of a step
+  static constexpr int64_t kGroup = 128;                            // inputs of a scale, as `fast` has them
   static constexpr int32_t kPieces = 2;
 
   // From fp32 [kTokens][stride], readable and 0 up to the next whole step.
@@ -49,8 +56,8 @@ struct PieceKernels {
   // From fp32 [count][stride]. Returns the pieces that are not all 0.
   int32_t (*pack_rows)(const float* rows, int64_t stride, int64_t count, int64_t inputs, uint16_t* packed);
   // sums[r][t], [whole kRows][kTokens], for the first `tokens` of a panel.
-  void (*multiply)(const uint16_t* rows, int64_t count, int32_t row_pieces, const uint16_t* panel,
-                   int64_t tokens, int32_t token_pieces, int64_t inputs, float* sums);
+  void (*multiply)(const uint16_t* rows, int64_t count, int32_t row_pieces, const PiecePanel& panel,
+                   int64_t tokens, int64_t inputs, float* sums);
 };
 
 // Sums [tokens][stride]; row n of the weight lands in column n, or n - begin where the kernel says so.

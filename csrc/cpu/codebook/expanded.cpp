@@ -3,7 +3,7 @@
 namespace lowbit::codebook {
 
 lowbit_status expanded_linear(const Call& call, LoadToken load, ExpandRows expand, const void* scales,
-                              lowbit_dtype scales_dtype) {
+                              lowbit_dtype scales_dtype, const float* x_scales) {
   thread_local Scratch scratch;
   const int64_t inputs = call.x.cols;
   ScratchLayout layout;
@@ -16,7 +16,8 @@ lowbit_status expanded_linear(const Call& call, LoadToken load, ExpandRows expan
 
   for (int64_t m = 0; m < call.x.rows; m += memory.block()) {
     const int64_t tokens = std::min(memory.block(), call.x.rows - m);
-    const Panels panels = memory.load(base, load, inputs, m, tokens, x);
+    Panels panels = memory.load(base, load, inputs, m, tokens, x);
+    panels.scales = x_scales;
     const auto finish = [&](int64_t row, int64_t count, int64_t panel, const float* sums) {
       const int64_t first = panel * width;
       finish_panel(call, m + first, tokens - first, sums, width, scales, scales_dtype, row, count);

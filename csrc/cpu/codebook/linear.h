@@ -17,6 +17,7 @@ struct Call {
   const lowbit_vector* bias;  // null: none
   lowbit_output y;
   const PieceKernels* pieces = nullptr;  // null: products are of fp32 values
+  int32_t token_pieces = 0;              // of an activation
 
   // The same for `count` rows of x and y.
   Call tokens(int64_t first, int64_t count) const;

@@ -20,12 +20,6 @@ static_assert(kPanelRows % kTileRows == 0 && kPanelRows % PieceKernels::kRows ==
 // Pieces a thread must have for threads to end together.
 constexpr int64_t kLeastPieces = 4;
 
-// What bf16 is a number of, and fp16 a sum of.
-int32_t token_pieces(const Call& call) {
-  if (call.pieces == nullptr) return 0;
-  return call.x.dtype == LOWBIT_BF16 ? 1 : PieceKernels::kPieces;
-}
-
 // panel [inputs][width] from rows [width][stride].
 void transpose(const float* rows, int64_t stride, int64_t inputs, int64_t width, float* panel) {
   // By cache lines of rows: those of the panel that they land in stay in the first level cache.
@@ -42,7 +36,7 @@ void transpose(const float* rows, int64_t stride, int64_t inputs, int64_t width,
 PanelMemory::PanelMemory(const Call& call, int64_t inputs, ScratchLayout* layout)
     : kernels_(call.kernels),
       pieces_(call.pieces),
-      token_pieces_(token_pieces(call)),
+      token_pieces_(call.token_pieces),
       width_(call.kernels.panel_tokens),
       block_(std::min(kPanelBlock, panels(call.x.rows) * width_)),
       // Most rows are a multiple of 4 KB long; as far apart they would meet in one set of the first level
@@ -72,7 +66,7 @@ Panels PanelMemory::load(std::byte* base, LoadToken load, int64_t inputs, int64_
       }
     }
   });
-  return {data, inputs, panel_floats(inputs), tokens, token_pieces_};
+  return {data, inputs, panel_floats(inputs), tokens, pieces_ == nullptr ? 0 : token_pieces_};
 }
 
 int64_t PanelMemory::rows(int64_t outputs, int64_t side_by_side) const {
@@ -99,8 +93,10 @@ void PanelMemory::multiply(std::byte* base, const Panels& x, int64_t outputs, Ex
           const float* const panel = x.data + p * x.stride;
           const int64_t used = std::min(width_, x.tokens - p * width_);
           if (x.pieces > 0) {
-            pieces_->multiply(packed, count, row_pieces, reinterpret_cast<const uint16_t*>(panel), used,
-                              x.pieces, x.rows, sums);
+            const int64_t groups = (x.rows + PieceKernels::kGroup - 1) / PieceKernels::kGroup;
+            const PiecePanel tokens{reinterpret_cast<const uint16_t*>(panel), x.pieces,
+                                    x.scales == nullptr ? nullptr : x.scales + p * groups * width_};
+            pieces_->multiply(packed, count, row_pieces, tokens, used, x.rows, sums);
           } else {
             sum_segments({weight, count, x.rows, stride_}, panel, used, sums, totals);
           }

@@ -32,7 +32,8 @@ struct Panels {
   int64_t rows;    // of a panel that take part
   int64_t stride;  // floats from one panel to the next
   int64_t tokens;
-  int32_t pieces = 0;  // 0: values are fp32
+  int32_t pieces = 0;             // 0: values are fp32
+  const float* scales = nullptr;  // as PiecePanel has them, one panel after the other
 };
 
 // load(m, thread, values): token m in fp32 [padded(K)], padding 0, by one of get_num_threads() threads.

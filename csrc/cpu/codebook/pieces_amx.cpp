@@ -24,7 +24,8 @@ constexpr int32_t kPieces = PieceKernels::kPieces;
 static_assert(kTokens == 2 * Tiles::kRows && kRows == 2 * Tiles::kRows && kInputs == kTileRow);
 
 // Steps whose products join one sum in a tile: 4 additions each, and what a longer chain rounds away adds up.
-constexpr int64_t kChainSteps = 64;
+// Or those of a scale.
+constexpr int64_t kChainSteps = 64, kGroupSteps = PieceKernels::kGroup / kInputs;
 
 constexpr int64_t steps_of(int64_t inputs) {
   return (inputs + kInputs - 1) / kInputs;
@@ -153,36 +154,49 @@ LOWBIT_INLINE void add_step(const uint16_t* rows, int32_t row_pieces, const uint
   }
 }
 
-template <bool kBothTokens>
-void multiply_tokens(const uint16_t* rows, int64_t count, int32_t row_pieces, const uint16_t* panel,
-                     int32_t token_pieces, int64_t inputs, float* sums) {
-  const Tiles registers(Tiles::kRows);
-  const int64_t steps = steps_of(inputs);
-  for (int64_t r = 0; r < count; r += kRows, sums += kRows * kTokens) {
-    const uint16_t* x = panel;
-    for (int64_t step = 0; step < steps;) {
-      const bool first = step == 0;
-      zero_sums<kBothTokens>();
-      for (const int64_t last = std::min(step + kChainSteps, steps); step < last; ++step) {
-        add_step<kBothTokens>(rows, row_pieces, x, token_pieces);
-        rows += kPieces * 2 * kTile;
-        x += token_pieces * 2 * kTile;
-      }
-      if (first) {
-        store_sums<kBothTokens>(sums);
-        continue;
-      }
-      alignas(64) float chain[kRows * kTokens] = {};
-      store_sums<kBothTokens>(chain);
-      for (int64_t i = 0; i < kRows * kTokens; ++i) sums[i] += chain[i];
+// sums = or += chain * scale, [kRows][kTokens], and the scales of the first `kTokens`.
+LOWBIT_INLINE void add_chain(const float* chain, const __m512* scales, bool first, float* sums) {
+  for (int64_t i = 0; i < kRows * kTokens; i += 32) {
+    for (int v = 0; v < 2; ++v) {
+      float* const sum = sums + i + 16 * v;
+      const __m512 before = first ? _mm512_setzero_ps() : _mm512_loadu_ps(sum);
+      _mm512_storeu_ps(sum, _mm512_fmadd_ps(_mm512_load_ps(chain + i + 16 * v), scales[v], before));
     }
   }
 }
 
-void multiply(const uint16_t* rows, int64_t count, int32_t row_pieces, const uint16_t* panel, int64_t tokens,
-              int32_t token_pieces, int64_t inputs, float* sums) {
-  tokens > Tiles::kRows ? multiply_tokens<true>(rows, count, row_pieces, panel, token_pieces, inputs, sums)
-                        : multiply_tokens<false>(rows, count, row_pieces, panel, token_pieces, inputs, sums);
+template <bool kBothTokens>
+void multiply_tokens(const uint16_t* rows, int64_t count, int32_t row_pieces, const PiecePanel& panel,
+                     int64_t inputs, float* sums) {
+  const Tiles registers(Tiles::kRows);
+  const int64_t steps = steps_of(inputs);
+  const int64_t chain_steps = panel.scales != nullptr ? kGroupSteps : kChainSteps;
+  alignas(64) float chain[kRows * kTokens] = {};
+  for (int64_t r = 0; r < count; r += kRows, sums += kRows * kTokens) {
+    const uint16_t* x = panel.data;
+    for (int64_t step = 0; step < steps;) {
+      const int64_t begin = step;
+      zero_sums<kBothTokens>();
+      for (const int64_t last = std::min(step + chain_steps, steps); step < last; ++step) {
+        add_step<kBothTokens>(rows, row_pieces, x, panel.pieces);
+        rows += kPieces * 2 * kTile;
+        x += panel.pieces * 2 * kTile;
+      }
+      store_sums<kBothTokens>(chain);
+      __m512 scales[2] = {_mm512_set1_ps(1.0f), _mm512_set1_ps(1.0f)};
+      if (panel.scales != nullptr) {
+        const float* const group = panel.scales + begin / kGroupSteps * kTokens;
+        for (int v = 0; v < 2; ++v) scales[v] = _mm512_loadu_ps(group + 16 * v);
+      }
+      add_chain(chain, scales, begin == 0, sums);
+    }
+  }
+}
+
+void multiply(const uint16_t* rows, int64_t count, int32_t row_pieces, const PiecePanel& panel,
+              int64_t tokens, int64_t inputs, float* sums) {
+  tokens > Tiles::kRows ? multiply_tokens<true>(rows, count, row_pieces, panel, inputs, sums)
+                        : multiply_tokens<false>(rows, count, row_pieces, panel, inputs, sums);
 }
 
 }  // namespace

@@ -64,10 +64,11 @@ void chunk_values(const float* values, int64_t blocks, int64_t lanes, float* out
   }
 }
 
-// Values become what codes and scales say of them.
-void round_values(const CodeFormat& format, int64_t blocks, const Workspace& work, float* values) {
+// Values become what codes and scales say of them, or the codes alone.
+void round_values(const CodeFormat& format, int64_t blocks, const Workspace& work, bool scaled,
+                  float* values) {
   for (int64_t b = 0; b < blocks; ++b) {
-    const float scale = work.scales[b / format.x_group_blocks];
+    const float scale = scaled ? work.scales[b / format.x_group_blocks] : 1.0f;
     for (int k = 0; k < kBlock; ++k) {
       const int j = k % 8, t = k / 8;
       values[b * kBlock + k] = scale * static_cast<float>(work.codes[b * kBlock + 4 * j + t]);
@@ -94,7 +95,8 @@ void prepare(const Call& call, int64_t m, bool quantize, int64_t chunks, int64_t
       }
       *out.sum = sum;
     }
-    if (out.values != nullptr || out.chunked_values != nullptr) round_values(format, blocks, work, values);
+    if (out.values != nullptr || out.chunked_values != nullptr)
+      round_values(format, blocks, work, true, values);
   }
   if (out.chunked_values != nullptr) {
     std::fill(out.chunked_values, out.chunked_values + chunks * lanes * kBlock, 0.0f);
@@ -228,8 +230,13 @@ lowbit_status multiply_expanded(const lowbit_codebook_scalar& weight, bool quant
   const size_t codes_at = layout.add<int8_t>(threads * inputs);
   const size_t sums_at = layout.add<int32_t>(threads * blocks);
   const size_t scales_at = layout.add<float>(threads * blocks);
+  const bool pieces = call.pieces != nullptr;
+  const int64_t groups = (weight.in_features + PieceKernels::kGroup - 1) / PieceKernels::kGroup;
+  const size_t panel_scales_at = layout.add<float>(pieces ? kPanelBlock * groups : 0);
   std::byte* const base = scratch.reserve(layout.size());
   if (base == nullptr) return out_of_memory(call, layout.size());
+  float* const panel_scales = pieces ? at<float>(base, panel_scales_at) : nullptr;
+  if (pieces) std::fill_n(panel_scales, kPanelBlock * groups, 0.0f);  // tokens that fill up a panel
 
   const auto load = [&](int64_t m, int thread, float* values) {
     load_token(call, m, values);
@@ -239,12 +246,17 @@ lowbit_status multiply_expanded(const lowbit_codebook_scalar& weight, bool quant
                          at<int32_t>(base, sums_at) + thread * blocks,
                          at<float>(base, scales_at) + thread * blocks};
     call.activations.quantize(values, format, work.codes, work.sums, work.scales);
-    round_values(format, blocks, work, values);
+    round_values(format, blocks, work, !pieces, values);
+    if (!pieces) return;
+    const int64_t t = m % kPanelBlock, width = PieceKernels::kTokens;
+    for (int64_t g = 0; g < groups; ++g) {
+      panel_scales[(t / width * groups + g) * width + t % width] = work.scales[g];
+    }
   };
   const auto expand = [&](int64_t row, int64_t count, float* expanded, int64_t stride) {
     for (int64_t i = 0; i < count; ++i) expand_row(weight, row + i, expanded + i * stride);
   };
-  return expanded_linear(call, load, expand, nullptr, LOWBIT_F32);
+  return expanded_linear(call, load, expand, nullptr, LOWBIT_F32, panel_scales);
 }
 
 }  // namespace
@@ -252,9 +264,10 @@ lowbit_status multiply_expanded(const lowbit_codebook_scalar& weight, bool quant
 lowbit_status scalar_linear(const lowbit_codebook_scalar& weight, bool quantize_activations,
                             const Call& call) {
   const CodebookKernels& kernels = call.kernels;
-  // What has digits keeps its sums: they are those of few tokens.
+  // What has digits keeps its sums, which are those of few tokens, except where pieces are much faster.
   const bool expands =
-      quantize_activations ? weight.bits > kernels.max_digit_bits : weight.bits >= kernels.expanded_bits;
+      call.pieces != nullptr ||
+      (quantize_activations ? weight.bits > kernels.max_digit_bits : weight.bits >= kernels.expanded_bits);
   if (expands && call.x.rows >= kPanelTokens) return multiply_expanded(weight, quantize_activations, call);
   const bool digits =
       quantize_activations && weight.bits <= call.kernels.max_digit_bits && weight.in_features > kFloatInputs;
