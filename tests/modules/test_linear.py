@@ -205,11 +205,14 @@ def test_wrong_inputs(layer: QuantizedLinear) -> None:
         layer(torch.tensor(1.0))
     with pytest.raises(DtypeError, match=r"layer 'layer'.*found torch.int64; allowed torch.float32"):
         layer(torch.ones(2, 100, dtype=torch.int64))
+    with pytest.raises(DtypeError, match=r"layer 'layer'.*no tensor; found ndarray; allowed torch.Tensor"):
+        layer(torch.ones(2, 100).numpy())
 
 
 def test_double_input_to_native_kernels() -> None:
     layer = make_linear(OneBit().quantize(torch.randn(8, 32)), backend="cpu", name="up")
-    with pytest.raises(DtypeError, match=r"layer 'up'.*backend 'cpu'; found torch.float64"):
+    kernels = "torch.float32, torch.float16, torch.bfloat16"
+    with pytest.raises(DtypeError, match=rf"layer 'up'.*'cpu'; found torch.float64; allowed {kernels}$"):
         layer(torch.randn(2, 32, dtype=torch.float64))
 
 

@@ -77,9 +77,11 @@ def _by_tiles(kind: str, dtype: torch.dtype, named: dict[str, Any]) -> str:
         columns = 2 if bits == 8 or (not bits and precision == "high") else 1
         least = -(-_native.tile_columns(named.get("active_bits", 1)) // columns)
         return f"by avx512 up to {least - 1} tokens, in tiles of amx from {least} on"
-    rows_expanded = kind == "codebook_vector" or (kind == "codebook_channel" and named["axis"] == 0)
-    if rows_expanded and precision == "fast" and dtype != torch.float32:
-        return "by avx512; prompts in tiles of amx where they expand the rows"
+    if precision == "fast" and kind == "codebook_scalar":
+        return "by avx512 up to 47 tokens, in tiles of amx from 48 on"
+    by_rows = kind == "codebook_vector" or (kind == "codebook_channel" and named["axis"] == 0)
+    if precision == "fast" and by_rows and dtype != torch.float32:
+        return "by avx512; 48 tokens or more in tiles of amx where rows are expanded"
     return "by avx512"
 
 

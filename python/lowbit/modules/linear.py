@@ -95,6 +95,13 @@ class QuantizedLinear(PackedModule):
         raise NotImplementedError
 
     def _check_input(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise DtypeError(
+                "the input is no tensor",
+                layer=self.layer_name,
+                found=type(x).__name__,
+                allowed="torch.Tensor",
+            )
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ShapeError(
                 "wrong shape of the input",
@@ -103,13 +110,14 @@ class QuantizedLinear(PackedModule):
                 allowed=f"[..., {self.in_features}]",
             )
         if x.dtype != self.dtype and not torch.compiler.is_compiling():
-            answer = backends.get(self._backend).supports(self.kind, x.device, x.dtype, forced=True)
-            if x.dtype not in FLOAT_DTYPES or not answer.ok:
+            supports = backends.get(self._backend).supports
+            allowed = [d for d in FLOAT_DTYPES if supports(self.kind, x.device, d, forced=True).ok]
+            if x.dtype not in allowed:
                 raise DtypeError(
                     f"wrong dtype of the input for backend '{self._backend}'",
                     layer=self.layer_name,
                     found=x.dtype,
-                    allowed=self.dtype,
+                    allowed=", ".join(map(str, allowed)) or self.dtype,
                 )
 
     def _precision_code(self) -> int:
