@@ -19,7 +19,7 @@ from lowbit.checkpoint.settings import (
     saved_dtype,
 )
 from lowbit.checkpoint.skeleton import build_skeleton
-from lowbit.checkpoint.tensors import TensorFile
+from lowbit.checkpoint.tensors import TensorFile, count_nan
 from lowbit.errors import CheckpointError, FormatError
 from lowbit.formats import FORMATS, QuantizationConfig, packed_from_tensors
 from lowbit.modules import (
@@ -205,8 +205,8 @@ class _Loader:
     def _read_dense(self, name: str) -> Tensor:
         """A parameter that is not packed."""
         tensor = self.file.read(name)
-        if tensor.is_floating_point() and bool(tensor.isnan().any()):
-            raise self.file.error(name, "NaN", f"{int(tensor.isnan().sum())} of them", "none")
+        if nan := count_nan(tensor):
+            raise self.file.error(name, "NaN", f"{nan} of them", "none")
         return tensor
 
     def _bias(self, name: str) -> nn.Parameter | None:

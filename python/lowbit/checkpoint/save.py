@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lowbit.checkpoint.atomic import write_directory
 from lowbit.checkpoint.schemes import check_scheme, implied_scheme
 from lowbit.checkpoint.settings import CONFIG, WEIGHTS, read_quantization, read_settings
+from lowbit.checkpoint.tensors import count_nan
 from lowbit.errors import CheckpointError
 from lowbit.formats import QuantizationConfig
 from lowbit.modules import PackedModule, TiedEmbedding
@@ -105,10 +106,8 @@ def _describe(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name, module in modules.items():
         check_scheme(schemes[name], module.metadata, name)
     for name, parameter in model.named_parameters():
-        if not parameter.is_meta and parameter.is_floating_point() and bool(parameter.isnan().any()):
-            raise CheckpointError(
-                f"NaN in '{name}'", found=f"{int(parameter.isnan().sum())} of them", allowed="none"
-            )
+        if not parameter.is_meta and (nan := count_nan(parameter)):
+            raise CheckpointError(f"NaN in '{name}'", found=f"{nan} of them", allowed="none")
     common = Counter(schemes.values()).most_common(1)[0][0]
     overrides = {name: scheme for name, scheme in schemes.items() if scheme != common}
     read = QuantizationConfig(common, overrides=overrides)

@@ -13,6 +13,11 @@ from lowbit.errors import CheckpointError
 from lowbit.formats import TensorSpec
 
 
+def count_nan(tensor: Tensor) -> int:
+    """0 for integers, which have none."""
+    return int(tensor.isnan().sum()) if tensor.is_floating_point() else 0
+
+
 class TensorFile:
     """The tensors of a safetensors file: names and shapes first, data when asked for."""
 
