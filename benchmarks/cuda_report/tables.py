@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from report import markdown_table
 
@@ -41,7 +41,11 @@ def document(
         _resources(static),
         f"## Estimates: {_SQUARE_TEXT}",
         stream,
-        _square(rows),
+        _square(rows, _bandwidth),
+        f"## Shares of the budgets: {_SQUARE_TEXT}",
+        "What weights that stream at the data sheet's whole DRAM bandwidth would take of the instructions "
+        "that a GPU can issue, and (in brackets) of its tensor units. Above 100% memory has to wait.",
+        _square(rows, _units),
         "## Estimates: microseconds of a call with one token",
         "Prologue, product and both launches in a captured graph; in brackets the product's kernel alone.",
         _times(rows),
@@ -91,25 +95,28 @@ def _resources(static: Sequence[Entry]) -> str:
     return markdown_table(("kernel", *(f"sm_{target}" for target in targets), "shared"), rows)
 
 
-def _square(rows: Sequence[Row]) -> str:
+def _square(rows: Sequence[Row], cell: Callable[[Row], str]) -> str:
     here = {
-        (row.case, row.gpu, row.tokens): row for row in rows if (row.out_features, row.in_features) == SQUARE
+        (row.case, row.gpu, row.tokens): cell(row)
+        for row in rows
+        if (row.out_features, row.in_features) == SQUARE
     }
-
-    def cell(case: str, gpu: str, tokens: int) -> str:
-        row = here.get((case, gpu, tokens))
-        if row is None:
-            return "-"
-        bound = "" if row.bound == "dram" else f" {row.bound}"
-        return f"{row.stream:.0%} ({row.share:.0%}){bound}"
-
     columns = ("layer, M", *(gpu.name for gpu in GPUS))
     body = [
-        (f"{case}, {tokens}", *(cell(case, gpu.name, tokens) for gpu in GPUS))
+        (f"{case}, {tokens}", *(here.get((case, gpu.name, tokens), "-") for gpu in GPUS))
         for case in dict.fromkeys(row.case for row in rows)
         for tokens in TOKENS
     ]
     return markdown_table(columns, body)
+
+
+def _bandwidth(row: Row) -> str:
+    bound = "" if row.bound == "dram" else f" {row.bound}"
+    return f"{row.stream:.0%} ({row.share:.0%}){bound}"
+
+
+def _units(row: Row) -> str:
+    return f"{row.issue:.0%} ({row.tensor:.0%})"
 
 
 def _times(rows: Sequence[Row]) -> str:
