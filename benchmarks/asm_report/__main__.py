@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import lowbit
+from lowbit._build import build_record
 from report import markdown_table
 
 from asm_report.cases import CASES, Loop, find
 from asm_report.disassembly import functions
 
 LIBRARY = Path(lowbit.__file__).parent / "lib" / "liblowbit.so"
+REPORT = "asm_report.md"
 # The prediction's machine: what one core of a Zen 4 or Golden Cove server does, at a clock both reach.
 CLOCK_GHZ, CORES = 3.6, 2
 PER_CYCLE = 4  # instructions of this mix; the front ends allow 6
@@ -27,6 +29,10 @@ def predicted_us(loop: Loop) -> float:
     """Microseconds for 4096 x 4096 on two cores, weights in their caches: instructions or products decide."""
     cycles = max(loop.per_weight / PER_CYCLE, loop.floor / PRODUCTS_PER_CYCLE[loop.case.isa])
     return SQUARE * cycles / (CLOCK_GHZ * CORES * 1e3)
+
+
+def compiler() -> str:
+    return f"Compiled with {build_record().get('compiler')}."
 
 
 def document(loops: list[Loop]) -> str:
@@ -49,7 +55,8 @@ def document(loops: list[Loop]) -> str:
         *("instructions/weight", "floor", "predicted us", "predicted GB/s"),
     )
     text = (
-        "Counts of one turn of each innermost loop in the compiled library (objdump), all columns together. "
+        f"{compiler()} Counts of one turn of each innermost loop in the compiled library (objdump), all "
+        "columns together. "
         "Floor: the byte products, or look-ups, alone. Predicted: 4096 x 4096 from the caches on "
         f"{CORES} cores of {CLOCK_GHZ} GHz, {PER_CYCLE} instructions a cycle and at most "
         f"{PRODUCTS_PER_CYCLE['avx512']} byte product of 64 bytes or {PRODUCTS_PER_CYCLE['avx2']} of 32, "
@@ -70,7 +77,7 @@ def main() -> int:
     for case in CASES:
         if case not in found:
             print(f"not found: {case.title} [{case.isa}]", file=sys.stderr)
-    path = arguments.results / "asm_report.md"
+    path = arguments.results / REPORT
     path.write_text(document(loops), encoding="utf-8")
     print(path)
     return 0 if len(loops) == len(CASES) else 1
