@@ -19,6 +19,7 @@
 #include "cpu/codebook/codebook.h"
 #include "cpu/codebook/codes.h"
 #include "cpu/codebook/fixed_point.h"
+#include "cpu/codebook/stored_digits.h"
 #include "cpu/isa/avx512.h"
 
 namespace lowbit::codebook {
@@ -137,21 +138,6 @@ struct Quads {
     }
   };
 
-  // The same, stored: [groups][8 j][3 digits][4 rows][16].
-  struct Stored {
-    const uint8_t* digits;
-
-    template <class Use>
-    LOWBIT_INLINE void for_each(int64_t group, Use use) const {
-      const uint8_t* from = digits + 3 * group * kRows * kGroup;
-#pragma GCC unroll 8
-      for (int j = 0; j < 8; ++j, from += 192) {
-        const I32 u[3] = {Base::load(from), Base::load(from + 64), Base::load(from + 128)};
-        use(j, u);
-      }
-    }
-  };
-
   // Never inlined, so that profiles can name its loop.
   template <int kTokens, class Digits>
   static LOWBIT_NOINLINE void block(const Digits& digits, F32 step, const ChunkedCodes& x, const Sums& sums,
@@ -206,7 +192,7 @@ struct Quads {
           for (int i = 0; i < 3; ++i) Base::store(to + 64 * i, u[i]);
         });
       }
-      blocks(Stored{x.stored_digits}, digits.tables.step, x, sums, n - begin, valid);
+      blocks(StoredDigits<Base>{x.stored_digits}, digits.tables.step, x, sums, n - begin, valid);
     }
   }
 

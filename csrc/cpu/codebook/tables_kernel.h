@@ -33,6 +33,7 @@
 #include "cpu/codebook/codebook.h"
 #include "cpu/codebook/codes.h"
 #include "cpu/codebook/fixed_point.h"
+#include "cpu/codebook/stored_digits.h"
 
 namespace lowbit::codebook {
 
@@ -202,21 +203,6 @@ struct TablesKernel {
     }
   }
 
-  // Digits of one row that were stored.
-  struct Stored {
-    const uint8_t* digits;
-
-    template <class Use>
-    LOWBIT_INLINE void for_each(int64_t chunk, Use use) const {
-      const uint8_t* from = digits + 3 * chunk * kChunkInputs;
-#pragma GCC unroll 8
-      for (int j = 0; j < 8; ++j, from += 3 * kChunkBytes) {
-        const I32 u[3] = {V::load(from), V::load(from + kChunkBytes), V::load(from + 2 * kChunkBytes)};
-        use(j, u);
-      }
-    }
-  };
-
   // Rows [begin, end), kStoredRows at most, for all tokens but the last few that fill no block.
   template <int kTokens>
   static LOWBIT_NOINLINE int64_t stored_rows(const lowbit_codebook_scalar& weight, const ChunkedCodes& x,
@@ -239,7 +225,7 @@ struct TablesKernel {
     int64_t m = 0;
     for (; m + kTokens <= x.tokens; m += kTokens) {
       for (int64_t r = 0; r < end - begin; ++r) {
-        digits_block<kTokens>(Stored{x.stored_digits + r * row_bytes}, steps[r], x, sums, r, m);
+        digits_block<kTokens>(StoredDigits<V>{x.stored_digits + r * row_bytes}, steps[r], x, sums, r, m);
       }
     }
     return m;
