@@ -2,6 +2,7 @@
 
 A mutation is made in a copy of the sources. What it touches is compiled onto the emulated device, by the
 commands of the build, and linked to the rest of the build as another library, which the tests load instead.
+First all of it unbroken, in the same way: where that fails, a mutation that is caught means nothing.
 """
 
 from __future__ import annotations
@@ -133,15 +134,22 @@ def commands() -> tuple[dict[str, dict[str, str]], str]:
     raise SystemExit("the emulated device is not built: make build")
 
 
+def nothing() -> Mutation:
+    """Every source and every test of the mutations, and no change."""
+    units = dict.fromkeys(unit for mutation in MUTATIONS for unit in mutation.units)
+    tests = dict.fromkeys(test for mutation in MUTATIONS for test in mutation.tests)
+    return Mutation("nothing", WHOLE[0], "", "", tuple(units), tuple(tests))
+
+
 def survives(mutation: Mutation, units: dict[str, dict[str, str]], folder: str) -> bool:
     with tempfile.TemporaryDirectory() as temporary:
         sources = Path(temporary) / "csrc"
         shutil.copytree(ROOT / "csrc", sources)
         path = sources / "cuda" / mutation.file
         text = path.read_text()
-        if text.count(mutation.before) != 1:
+        if mutation.before and text.count(mutation.before) != 1:
             raise SystemExit(f"{mutation.file} has {mutation.before!r} {text.count(mutation.before)} times")
-        path.write_text(text.replace(mutation.before, mutation.after))
+        path.write_text(text.replace(mutation.before, mutation.after) if mutation.before else text)
         objects = {unit: entry["output"] for unit, entry in units.items()}
         for unit in mutation.units:
             objects[unit] = f"{temporary}/{unit.replace('/', '_')}.o"
@@ -164,6 +172,9 @@ def survives(mutation: Mutation, units: dict[str, dict[str, str]], folder: str) 
 
 def main() -> int:
     units, folder = commands()
+    if not survives(nothing(), units, folder):
+        raise SystemExit("the tests fail on kernels that nothing was done to")
+    print("passes    nothing is broken", flush=True)
     survivors = 0
     for mutation in MUTATIONS:
         survived = survives(mutation, units, folder)
