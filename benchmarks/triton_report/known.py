@@ -18,7 +18,7 @@ from . import facts as facts_of
 from .facts import Facts, facts
 from .targets import NVIDIA
 
-_KERNELS = ("product", "epilogue", "fast_rows", "fields", "sizes")
+_KERNELS = ("product", "epilogue", "subnormal", "row_scales", "fields", "sizes")
 TARGETS = {int(target.architecture): target for target in NVIDIA}
 # Whose code estimates stand on: of 152 variants compiled for both, 151 had the same facts.
 _LIKE = {89: 86}

@@ -147,6 +147,27 @@ def test_whole_rows_in_fast(tokens, k):
         assert torch.equal(layer.native(x * factor, "fast"), y * factor)
 
 
+@pytest.mark.parametrize("tokens", [3, 9])
+@pytest.mark.parametrize(("k", "group_size"), [(1, 128), (300, 128), (1024, 128), (2100, 256)])
+def test_groups_of_one_bit_in_fast(tokens, k, group_size):
+    """The same with scales inside the row; one of them outweighs all others."""
+    layer = bits.make("planes", 70, k, 3, bits=1, bias=False, group_size=group_size)
+    layer.packed = bits.without_offsets(layer.packed)
+    layer.packed.scales[:, -1] *= 300
+    x = cases.activations(tokens, k, torch.float32, 7)
+    x[0, 130:] *= 2e-5
+    sparse = torch.zeros_like(x[2])
+    sparse[::128] = x[2, ::128]
+    x[2] = sparse
+    x[1, 0] = float("nan")
+    y = layer.native(x, "fast")
+    assert bool(y[1].isnan().all())
+    live = torch.arange(tokens) != 1
+    cases.check(layer, x[live], y[live], "fast")
+    for factor in (2.0**90, 2.0**-90):
+        assert torch.equal(layer.native(x[live] * factor, "fast"), y[live] * factor)
+
+
 @pytest.mark.parametrize(
     ("stored", "one_bit_digits", "group_size"),
     [

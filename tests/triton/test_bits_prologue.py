@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lowbit.formats import quantize_activations, quantize_bipolar
-from lowbit.triton_kernels.bits import fast_rows
+from lowbit.triton_kernels.bits import subnormal
 from lowbit.triton_kernels.bits.staging import Kind, stage
 
 from tests.ops import cases
@@ -97,8 +97,8 @@ def test_scales_of_whole_rows_in_fast(k):
     scales = quantize_activations(x * layer.packed.in_scales, "fast").scales.double()
     spans = -(-k // 1024)
     scales = torch.nn.functional.pad(scales, (0, 8 * spans - scales.shape[1])).view(tokens, spans, 8)
-    powers, found = staged[:tokens].double(), staged[2 * fast_rows.TILE :].double()
-    found = found.view(2, spans, 10, fast_rows.TILE).movedim(-1, 1).flatten(0, 1)[:tokens]
+    powers, found = staged[:tokens].double(), staged[2 * subnormal.TILE :].double()
+    found = found.view(2, spans, 10, subnormal.TILE).movedim(-1, 1).flatten(0, 1)[:tokens]
     field = torch.arange(8)
     expected = scales / powers[:, None, None] * torch.exp2(132.0 - field.double())
     assert torch.equal(found[:, :, :8], expected)
@@ -108,3 +108,31 @@ def test_scales_of_whole_rows_in_fast(k):
     assert bool((found[live, :, :8] < 2.0**127).all())
     largest = x.abs().amax(1).double()[live] / powers[live]
     assert bool(((largest > 0.1) & (largest < 40)).all())
+
+
+@pytest.mark.parametrize("k", [130, 2100])
+def test_scales_and_rests_of_groups_in_fast(k):
+    """A rest is what the sum lacks, and what its start is too much."""
+    tokens = 17
+    layer = bits.make("signs", 3, k)
+    x = cases.activations(tokens, k, torch.float32, 5)
+    x[3] = 0
+    x[4] *= 1e30
+    staged = staged_by(x, layer.staged(), KINDS[0], 128, False, True)
+    assert staged.rests is staged.sums is None
+    quantised = quantize_activations(x, "fast")
+    spans = -(-k // 1024)
+    groups = 8 * spans
+    scales = torch.nn.functional.pad(quantised.scales.double(), (0, groups - quantised.scales.shape[1]))
+    powers, found = (part.double() for part in staged.token_scales.split([32, 32 * 2 * groups]))
+    found = found.view(2, spans, 2, 8, subnormal.TILE).movedim(-1, 1).flatten(0, 1)[:tokens]
+    field = torch.arange(8)
+    expected = (
+        scales.view(tokens, spans, 8) / powers[:tokens, None, None] * torch.exp2(132.0 - field.double())
+    )
+    assert torch.equal(found[:, :, 0], expected)
+    lacking = staged.codes[0].double().view(tokens, spans, 8, 128).sum(-1) * torch.where(
+        field == 7, 0.5, -0.5
+    )
+    rest = (lacking - torch.exp2(15.0 + field // 2 * 2 - field)) * torch.exp2(field.double()) * expected
+    torch.testing.assert_close(found[:, :, 1], rest * 2.0**-149, rtol=2e-7, atol=0)

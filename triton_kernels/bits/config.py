@@ -76,9 +76,10 @@ class Product(NamedTuple):
         return self.group_size > 0
 
     @property
-    def fast_rows(self) -> bool:
-        """Whether a multiply-add brings the scales of activations to sums: fast_rows.py."""
-        return self.fast and not self.grouped and self.widths == (1,)
+    def subnormal(self) -> bool:
+        """Whether a multiply-add brings the scales of activations to sums: subnormal.py."""
+        simple = not self.grouped or (self.unit == GROUP_INPUTS and not self.offsets)
+        return self.fast and self.widths == (1,) and simple
 
     @property
     def mixed(self) -> bool:
@@ -159,10 +160,11 @@ def config(product: Product, tokens: int, gpu: Gpu) -> Config:
     if tokens <= GEMV_TOKENS and (tiles := gpu.tiles(str(product))) is not None:
         per_multiprocessor, rows, warps, stages = tiles.over(rows, warps, stages)
     # 32 rows and 16 columns a warp spill, but on sm_90, where columns come to wgmma from shared memory.
-    sums = product.fast_rows or (product.form == "integers" and product.mixed)
+    fast_rows = product.subnormal and not product.grouped
+    sums = fast_rows or (product.form == "integers" and product.mixed)
     # So do digits of four bits on sm_80, in parts of rows.
     sums |= product.form == "integers" and product.widths == (4,) and gpu.capability == (8, 0)
-    wgmma = gpu.capability[0] == 9 and (product.fast_rows or warps >= 4)
+    wgmma = gpu.capability[0] == 9 and (fast_rows or warps >= 4)
     if sums and width > 8 and not gpu.amd and not wgmma:
         warps = max(warps, rows // 16)
     programs = row_tiles(product.segments, rows)
@@ -184,7 +186,7 @@ def _tile(product: Product, columns: int, gpu: Gpu) -> tuple[int, int, int]:
     """
     scaled = product.form == "scaled"
     # Without a second column to join at once, sums of 16 columns with scales of rows spill.
-    converted = scaled and product.columns_per_token == 1 and not product.fast_rows
+    converted = scaled and product.columns_per_token == 1 and not product.subnormal
     width = 8 if columns <= 8 or converted else 16
     two_warps = gpu.amd or not scaled or product.widths == (4, 2)
     spans = 4 in product.widths and product.turn_inputs(4) == SPAN_INPUTS and two_warps
@@ -200,9 +202,12 @@ def _tile(product: Product, columns: int, gpu: Gpu) -> tuple[int, int, int]:
 def _exception(product: Product, major: int, ragged: bool) -> tuple[int, int] | None:
     """Rows and warps of kinds whose usual tiles spill 8 to 32 bytes on one architecture.
 
-    `make triton-sweep` finds them.
+    `make triton-sweep` finds them. Scaled sums of one bit, of 16 columns, take 1.03 instructions a weight by
+    wgmma, whose starts have to be moved, and 0.91 by two warps, which multiply as those of sm_80.
     """
     if major == 8 and product.widths == (1,) and product.offsets and product.unit == GROUP_INPUTS:
+        return 64, 2
+    if major == 9 and product.subnormal and product.grouped:
         return 64, 2
     if major == 9 and product.widths == (2, 1) and product.unit == 64 and product.fast:
         return 64, 2

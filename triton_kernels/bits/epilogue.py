@@ -61,13 +61,13 @@ def finish(
     INTEGERS: tl.constexpr,
     ROW_SCALES: tl.constexpr,
     ROW_RESTS: tl.constexpr,
-    FAST_ROWS: tl.constexpr,
+    SUBNORMAL: tl.constexpr,
 ):
     """y[token][row] = value * (sum_e gates_e out_scales_e[row]) + bias[row].
 
     Args:
         total: sums of products with stored digits [rows, tokens], int64 where INTEGERS, else float32 and
-            multiplied by the scales of the tokens, which where FAST_ROWS lack a power, in token_scales.
+            multiplied by the scales of the tokens, which where SUBNORMAL lack a power, in token_scales.
         rows, end: rows of the layer; those from `end` on are of another segment.
         factor: what turns twice the integers, or else `total`, into the value.
         ROW_SCALES: `scales` and `offsets` have one value per row, not yet applied.
@@ -84,7 +84,7 @@ def finish(
         value = total.to(tl.float32) * tl.load(token_scales + member, exist, 0.0)[None, :]
     else:
         value = total
-        if FAST_ROWS:
+        if SUBNORMAL:
             value = value * 2.0**17 * tl.load(token_scales + member, exist, 0.0)[None, :]
         if ROW_RESTS:
             value += tl.load(rests + member, exist, 0.0)[None, :]
@@ -134,7 +134,7 @@ def leave(
     GROUP_UNITS: tl.constexpr,
     PER_TOKEN: tl.constexpr,
     SPLIT: tl.constexpr,
-    FAST_ROWS: tl.constexpr = False,
+    SUBNORMAL: tl.constexpr = False,
 ):
     """Stores a tile, finished, or where SPLIT as part program_id(2) of the sums [splits, across, rows].
 
@@ -154,7 +154,7 @@ def leave(
             join_columns(total.to(tl.int64), PER_TOKEN) if INTEGERS else total,
             rows, end, set_, token, scales, offsets, token_scales, rests, sums, gates, out_scales, bias, y,
             tokens, out_features, factor, EXPERTS, INTEGERS, scales is not None and GROUP_UNITS == 0,
-            GROUP_UNITS == 0 and not INTEGERS, FAST_ROWS,
+            GROUP_UNITS == 0 and not INTEGERS, SUBNORMAL,
         )  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def combine(
     INTEGERS: tl.constexpr,
     ROW_SCALES: tl.constexpr,
     ROW_RESTS: tl.constexpr,
-    FAST_ROWS: tl.constexpr,
+    SUBNORMAL: tl.constexpr,
     PER_TOKEN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
@@ -205,5 +205,5 @@ def combine(
     finish(
         join_columns(total.to(tl.int64), PER_TOKEN) if INTEGERS else total,
         rows, end, set_, token, scales, offsets, token_scales, rests, sums, gates, out_scales, bias, y,
-        tokens, out_features, factor, EXPERTS, INTEGERS, ROW_SCALES, ROW_RESTS, FAST_ROWS,
+        tokens, out_features, factor, EXPERTS, INTEGERS, ROW_SCALES, ROW_RESTS, SUBNORMAL,
     )  # fmt: skip

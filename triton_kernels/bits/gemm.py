@@ -16,7 +16,8 @@ import triton
 import triton.language as tl
 
 from .epilogue import leave, segment_of
-from .product import SPAN_INPUTS, of_rows, unit_sums
+from .product import SPAN_INPUTS, unit_sums
+from .row_scales import of_rows
 from .sizes import SIZES
 
 # Where out_features is a multiple of 16, as it mostly is, addresses of y need fewer registers.

@@ -38,8 +38,8 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[
     own = product_of(layer, kind)
     plan = config(own, x.shape[0], gpu)
     integers = own.form == "integers"
-    fast_rows = own.fast_rows and plan.kernel == "product"
-    columns, prologue = stage(x, layer, kind, own.unit if layer.grouped else 0, integers, fast_rows)
+    subnormal = own.subnormal and plan.kernel == "product"
+    columns, prologue = stage(x, layer, kind, own.unit if layer.grouped else 0, integers, subnormal)
     if plan.splits == 1:
         return [prologue, _product(y, layer, kind, columns, plan, own)]
     parts = torch.empty(
@@ -52,7 +52,7 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[
     return [
         prologue,
         _product(parts, layer, kind, columns, plan, own),
-        _combine(y, parts, layer, kind, columns, integers, fast_rows),
+        _combine(y, parts, layer, kind, columns, integers, subnormal),
     ]
 
 
@@ -124,6 +124,7 @@ def _product(
     # One-bit digits with 16 columns have so many sums that registers do not hold all else.
     crowded = plan.block_columns > 8 and 1 in layer.widths
     constexprs |= {
+        "SUBNORMAL": own.subnormal,
         "QUADS": not crowded and _in_fours(layer, own),
         "HALVED": own.halved,
         "ROW_PARTS": 2 if plan.block_rows >= 32 * plan.warps and not crowded else 1,
@@ -151,7 +152,7 @@ def _combine(
     kind: Kind,
     columns: Columns,
     integers: bool,
-    fast_rows: bool,
+    subnormal: bool,
 ) -> Call:
     tokens = y.shape[0]
     arguments = (
@@ -177,7 +178,7 @@ def _combine(
         "INTEGERS": integers,
         "ROW_SCALES": layer.scales is not None and not layer.grouped,
         "ROW_RESTS": not (layer.grouped or integers or kind.exact),
-        "FAST_ROWS": fast_rows,
+        "SUBNORMAL": subnormal,
         "PER_TOKEN": kind.columns if integers else 1,
         "BLOCK_ROWS": COMBINED_ROWS,
         "BLOCK_TOKENS": COMBINED_TOKENS,

@@ -7,7 +7,7 @@ so its sum counts 2^(w f) times (lowbit.backends.triton_layout). That is undone
 
     whole rows             after the row: every field has an accumulator of its own
     scales inside a row    with the conversion to float, or in the scale
-    whole rows in `fast`   in the scales of the activations (fast_rows.py)
+    sums that are floats   in the scales of the activations (subnormal.py)
 
 Nothing is masked in the loops but columns: rows beyond the last one repeat it, blocks are whole, and behind
 the last row lie blocks for turns that lead beyond it (spare_blocks).
@@ -17,9 +17,10 @@ import triton
 import triton.language as tl
 
 from .epilogue import join_columns, leave, segment_of
-from .fast_rows import add_rows, scales_of
 from .fields import field_of, start_of, value_of
+from .row_scales import of_quads, of_rows, quads_of
 from .sizes import SIZES
+from .subnormal import add_groups, add_rows, scales_of
 
 SPAN_INPUTS = tl.constexpr(1024)  # what splits are made of
 
@@ -110,9 +111,9 @@ def _scaled_pass(
             offset_quads = ()
             for quad in tl.static_range(UNROLL * FIELDS // 4):
                 four = (turn * FIELDS >> 2) + quad
-                scale_quads = scale_quads + (_quads(scales, row_groups, four),)  # type: ignore[assignment]  # noqa: RUF005
+                scale_quads = scale_quads + (quads_of(scales, row_groups, four),)  # type: ignore[assignment]  # noqa: RUF005
                 if offsets is not None:
-                    offset_quads = offset_quads + (_quads(offsets, row_groups, four),)  # type: ignore[assignment]  # noqa: RUF005
+                    offset_quads = offset_quads + (quads_of(offsets, row_groups, four),)  # type: ignore[assignment]  # noqa: RUF005
         for i in tl.static_range(UNROLL):
             packed = tl.load(own_blocks[:, None] + (i * UNIT + byte)[None, :])
             for field in tl.static_range(FIELDS):
@@ -134,51 +135,22 @@ def _scaled_pass(
                         value += tl.load(own_rests + unit, tokens_exist, 0.0)[None, :]
                         if offsets is not None:
                             if QUADS:
-                                offset = _of_quad(offset_quads, i, field, FIELDS, CHUNKS, offsets)
+                                offset = of_quads(
+                                    offset_quads,
+                                    (i // CHUNKS * FIELDS + field) * CHUNKS + i % CHUNKS,
+                                    offsets,
+                                )
                             else:
                                 offset = of_rows(offsets, row_groups, own_group).to(tl.float32)
                             value += offset[:, None] * tl.load(own_sums + unit, tokens_exist, 0.0)[None, :]
                     if QUADS:
-                        row_scale = _of_quad(scale_quads, i, field, FIELDS, CHUNKS, scales)
+                        row_scale = of_quads(
+                            scale_quads, (i // CHUNKS * FIELDS + field) * CHUNKS + i % CHUNKS, scales
+                        )
                     else:
                         row_scale = of_rows(scales, row_groups, own_group).to(tl.float32)
                     total += value * row_scale[:, None]
     return total
-
-
-@triton.jit
-def of_rows(values, row_groups, group):
-    """values[row][group] of all rows; their first groups are at the places row_groups, one tensor a part.
-
-    Of tensors smaller than the threads each thread loads what it needs; larger ones would go through shared
-    memory, with a barrier for every group.
-    """
-    first = tl.load(values + row_groups[0] + group)
-    if len(row_groups) == 1:
-        return first
-    else:
-        second = tl.load(values + row_groups[1] + group)
-        return tl.join(first, second).trans(1, 0).reshape(2 * first.shape[0])
-
-
-@triton.jit
-def _quads(values, row_groups, four):
-    """The 16-bit values of groups 4 `four` .. 4 `four` + 3 of all rows, int64, the first lowest."""
-    words = values.to(tl.pointer_type(tl.int64), bitcast=True)
-    if len(row_groups) == 1:
-        return of_rows(words, (row_groups[0] // 4,), four)
-    else:
-        return of_rows(words, (row_groups[0] // 4, row_groups[1] // 4), four)
-
-
-@triton.jit
-def _of_quad(
-    quads, CHUNK: tl.constexpr, FIELD: tl.constexpr, FIELDS: tl.constexpr, CHUNKS: tl.constexpr, values
-):
-    """The value of each row for a field of a chunk, float32, of the consecutive `_quads` of a turn."""
-    PLACE: tl.constexpr = (CHUNK // CHUNKS * FIELDS + FIELD) * CHUNKS + CHUNK % CHUNKS
-    own = (quads[PLACE // 4] >> (16 * (PLACE % 4))).to(tl.int16)
-    return own.to(values.dtype.element_ty, bitcast=True).to(tl.float32)
 
 
 @triton.jit
@@ -222,6 +194,7 @@ def product(
     TOKEN_GROUPS: tl.constexpr,
     INTEGERS: tl.constexpr,
     PER_TOKEN: tl.constexpr,
+    SUBNORMAL: tl.constexpr,
     QUADS: tl.constexpr,
     HALVED: tl.constexpr,
     ROW_PARTS: tl.constexpr,
@@ -236,8 +209,8 @@ def product(
         codes: int8 [sets][columns][padded], with PER_TOKEN (1 or 2) columns per token; padded is
             in_features rounded up to whole spans.
         scales, offsets: [out_features, groups] or None, as in the checkpoint.
-        token_scales: float32 [sets][tokens] or, with TOKEN_GROUPS, [sets][tokens][padded / 128], and of
-            whole rows what fast_rows.py draws.
+        token_scales: float32 [sets][tokens] or, with TOKEN_GROUPS, [sets][tokens][padded / 128], and where
+            SUBNORMAL what subnormal.py draws, with the rests.
         rests, sums: what the stored digits lack, and what offsets are multiplied by: per token and unit where
             GROUP_UNITS > 0, else per token.
         split_spans: spans of 1024 inputs of a split.
@@ -266,18 +239,19 @@ def product(
     inputs = codes + (set_ * columns + column) * padded
     first_span = tl.program_id(2) * split_spans
 
-    FAST_ROWS: tl.constexpr = TOKEN_GROUPS and GROUP_UNITS == 0 and len(WIDTHS) == 1 and WIDTHS[0] == 1
     if INTEGERS:
         total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.int32)
-    elif FAST_ROWS:
-        total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
-        spans = padded // SPAN_INPUTS
-        own_scales = scales_of(token_scales, set_, SETS, tokens, first_token, spans)
-        own_scales += tl.arange(0, BLOCK_COLUMNS)
     else:
         total = tl.zeros((BLOCK_ROWS, TOKENS), tl.float32)
+    if SUBNORMAL:
+        staged = scales_of(
+            token_scales, set_, SETS, tokens, first_token, padded // SPAN_INPUTS, GROUP_UNITS > 0
+        )
+        staged += tl.arange(0, BLOCK_COLUMNS)
+    elif not INTEGERS:
         member = set_ * tl.cast(tokens, tl.int64) + token
         unit_values = member * (padded // UNIT)
+    if not INTEGERS:
         PART: tl.constexpr = BLOCK_ROWS // ROW_PARTS
         part = first_row + tl.arange(0, PART)
         row_groups = (tl.minimum(part, end - 1).to(tl.int64) * groups,)
@@ -291,8 +265,23 @@ def product(
             total = (total << WIDTHS[p]) + _whole_pass(
                 blocks, inputs, exist, first, last, WIDTHS[p], BLOCK_ROWS, BLOCK_COLUMNS
             )
-        elif FAST_ROWS:
-            total = add_rows(total, blocks, inputs, exist, first, last, own_scales)
+        elif SUBNORMAL and GROUP_UNITS == 0:
+            total = add_rows(total, blocks, inputs, exist, first, last, staged)
+        elif SUBNORMAL:
+            total = add_groups(
+                total,
+                blocks,
+                inputs,
+                exist,
+                first,
+                last,
+                staged,
+                scales,
+                row_groups,
+                groups,
+                GROUP_UNITS,
+                QUADS,
+            )
         else:
             total = _scaled_pass(
                 total * 2.0 ** WIDTHS[p],
@@ -322,5 +311,5 @@ def product(
 
     leave(
         total, rows, end, set_, token, column, scales, offsets, token_scales, rests, sums, gates, out_scales,
-        bias, y, tokens, out_features, factor, EXPERTS, INTEGERS, GROUP_UNITS, PER_TOKEN, SPLIT, FAST_ROWS,
+        bias, y, tokens, out_features, factor, EXPERTS, INTEGERS, GROUP_UNITS, PER_TOKEN, SPLIT, SUBNORMAL,
     )  # fmt: skip

@@ -11,8 +11,8 @@ rounds once instead of twice.
 import triton
 import triton.language as tl
 
-from .fast_rows import power_of, scales_of, store_scales
 from .fields import correction_of
+from .subnormal import power_of, scales_of, store_scales
 
 FAST = tl.constexpr(0)  # position in lowbit.formats.PRECISIONS
 EXACT = tl.constexpr(2)
@@ -41,7 +41,7 @@ def prologue(
     WIDTHS: tl.constexpr,
     UNIT: tl.constexpr,
     INTEGERS: tl.constexpr,
-    FAST_ROWS: tl.constexpr,
+    SUBNORMAL: tl.constexpr,
     BLOCK: tl.constexpr,
     ROUTE: tl.constexpr,
 ):
@@ -54,7 +54,7 @@ def prologue(
         EXPERTS: 0 without input scales, 1 with static ones.
         UNIT: inputs per value of `rests` and `sums`, 0 for the row.
         INTEGERS: rests and sums are int64 sums of codes, of rows.
-        FAST_ROWS: token_scales are as fast_rows.py draws them.
+        SUBNORMAL: token_scales are as subnormal.py draws them, with rests where UNIT > 0.
         BLOCK, ROUTE: inputs handled at a time, powers of two from 1024; with the router.
     """
     token = tl.program_id(0).to(tl.int64)
@@ -99,11 +99,10 @@ def prologue(
     TWO_COLUMNS: tl.constexpr = QUANTIZED and (
         ACTIVATION_BITS == 8 or (ACTIVATION_BITS == 0 and PRECISION != FAST)
     )
-    if FAST_ROWS:
+    if SUBNORMAL:
         power, inverse = power_of(amax)
         tl.store(token_scales + member, power)
-        sets, spans = tl.num_programs(1), padded // 1024
-        staged = scales_of(token_scales, set_, sets, tokens, token, spans)
+        staged = scales_of(token_scales, set_, tl.num_programs(1), tokens, token, padded // 1024, UNIT > 0)
     row_rests = tl.zeros((BLOCK // 128,), tl.int64 if INTEGERS else tl.float32)
     row_sums = row_rests
     for first in range(0, padded, BLOCK):
@@ -122,14 +121,15 @@ def prologue(
                 tl.store(at + padded, (code - 256 * high).to(tl.int8), exist[:, None])
             else:
                 tl.store(codes + member * padded + inputs, code.to(tl.int8), exist[:, None])
-            if FAST_ROWS:
-                store_scales(staged, scale, inverse, first, padded)
+            correction = correction_of(groups, WIDTHS)
+            if SUBNORMAL:
+                rest = 0.5 * (tl.sum(code, 1) * correction).to(tl.float32)
+                store_scales(staged, scale * inverse, rest, first, padded, UNIT > 0)
             elif PER_GROUP:
                 tl.store(token_scales + member * (padded // 128) + groups, scale, exist)
             elif first == 0:
                 tl.store(token_scales + member, tl.max(scale, 0))
-            correction = correction_of(groups, WIDTHS)
-            if UNIT > 0:
+            if UNIT > 0 and not SUBNORMAL:
                 PER_GROUP_UNITS: tl.constexpr = 128 // UNIT
                 total = tl.sum(code.reshape(BLOCK // 128, PER_GROUP_UNITS, UNIT), 2)
                 scaled = scale[:, None] * total.to(tl.float32)
@@ -137,7 +137,7 @@ def prologue(
                 at = member * (padded // UNIT) + units
                 tl.store(rests + at, scaled * (0.5 * correction[:, None].to(tl.float32)), exist[:, None])
                 tl.store(sums + at, scaled * sum_factor, exist[:, None])
-            else:
+            elif UNIT == 0:
                 total = tl.sum(code, 1)
                 if INTEGERS:
                     row_rests += (total * correction).to(tl.int64)

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import fast_rows as rows
 from .call import Call
 from .config import GROUP_INPUTS, SPAN_INPUTS, prologue_blocks
 from .layer import BitsLayer
 from .prologue import EXACT, FAST, prologue
+from .subnormal import size as subnormal_size
 
 
 class Kind(NamedTuple):
@@ -43,7 +43,7 @@ class Columns(NamedTuple):
 
         codes         int8 [sets, M * columns, Kp], or for `exact` the values, float32, of which such a token
                       has only NaN
-        token_scales  float32 [sets, M, 1 or Kp / 128], or what fast_rows.py draws
+        token_scales  float32 [sets, M, 1 or Kp / 128], or what subnormal.py draws
         rests         what products with stored digits lack (fields.correction_of), in units of a product:
                       float32 [sets, M, units], or for sums in integers twice that, int64, unscaled
         sums          the same of what offsets are multiplied by
@@ -58,11 +58,11 @@ class Columns(NamedTuple):
 
 
 def stage(
-    x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool, fast_rows: bool = False
+    x: Tensor, layer: BitsLayer, kind: Kind, unit: int, integers: bool, subnormal: bool = False
 ) -> tuple[Columns, Call]:
     """Where x [M, K] is prepared for a product, and what does it; `unit` inputs per value of rests and sums.
 
-    A unit of 0 is the row. With `fast_rows` the scales are those of fast_rows.py.
+    A unit of 0 is the row. With `subnormal` the scales are those of subnormal.py.
     """
     tokens, in_features = x.shape
     sets = layer.sets
@@ -76,17 +76,18 @@ def stage(
         out = Columns(empty(torch.float32, tokens, padded), None, None, None, gates)
     else:
         units = padded // unit if unit else 1
+        in_scales = subnormal and unit > 0  # rests
         dtype = torch.int64 if integers else torch.float32
-        if fast_rows:
-            size = rows.size(sets, tokens, padded // SPAN_INPUTS)
+        if subnormal:
+            size = subnormal_size(sets, tokens, padded // SPAN_INPUTS, grouped=unit > 0)
             scales = torch.empty(size, dtype=torch.float32, device=x.device)
         else:
             scales = empty(torch.float32, tokens, padded // GROUP_INPUTS if kind.by_groups else 1)
         out = Columns(
             empty(torch.int8, tokens * kind.columns, padded),
             scales,
-            empty(dtype, tokens, units),
-            empty(dtype, tokens, units),
+            None if in_scales else empty(dtype, tokens, units),
+            None if in_scales else empty(dtype, tokens, units),
             gates,
         )
     block, route = prologue_blocks(in_features, layer.experts)
@@ -98,7 +99,7 @@ def stage(
         "WIDTHS": layer.widths,
         "UNIT": unit,
         "INTEGERS": integers,
-        "FAST_ROWS": fast_rows,
+        "SUBNORMAL": subnormal,
         "BLOCK": block,
         "ROUTE": route,
     }

@@ -80,7 +80,7 @@ def _stage_whole(x: Tensor, precision: int, per_token: int) -> Columns:
         WIDTHS=(1,),
         UNIT=0,
         INTEGERS=True,
-        FAST_ROWS=False,
+        SUBNORMAL=False,
         BLOCK=block,
         ROUTE=route,
         num_warps=8,
