@@ -182,13 +182,12 @@ const char* isa_name(Isa isa) noexcept {
 lowbit_status active_isa(Isa* isa) noexcept {
   int chosen = active.load(std::memory_order_relaxed);
   if (chosen == kUnset) {
+    const char* why_not_best = nullptr;
     const char* const forced = std::getenv("LOWBIT_CPU_ISA");
     if (forced == nullptr || *forced == '\0') {
       chosen = best();
-      if (const char* const reason = refused(static_cast<Isa>(chosen))) {
-        refusal.store(reason, std::memory_order_relaxed);
-        chosen = vectors_of(static_cast<Isa>(chosen));
-      }
+      why_not_best = refused(static_cast<Isa>(chosen));
+      if (why_not_best != nullptr) chosen = vectors_of(static_cast<Isa>(chosen));
     } else {
       for (Isa candidate : kIsas) {
         if (std::strcmp(forced, isa_name(candidate)) == 0) chosen = candidate;
@@ -207,7 +206,11 @@ lowbit_status active_isa(Isa* isa) noexcept {
     }
     int unset = kUnset;
     // Another thread may have called set_active_isa() meanwhile: its choice stands.
-    if (!active.compare_exchange_strong(unset, chosen)) chosen = unset;
+    if (active.compare_exchange_strong(unset, chosen)) {
+      refusal.store(why_not_best, std::memory_order_relaxed);
+    } else {
+      chosen = unset;
+    }
   }
   *isa = static_cast<Isa>(chosen);
   return LOWBIT_OK;
@@ -230,6 +233,8 @@ lowbit_status set_active_isa(Isa isa) noexcept {
 }
 
 const char* isa_refusal() noexcept {
+  Isa isa;
+  if (active_isa(&isa) != LOWBIT_OK) return nullptr;  // its own error says why
   return refusal.load(std::memory_order_relaxed);
 }
 

@@ -179,7 +179,8 @@ LOWBIT_API void lowbit_set_parallel_for(lowbit_parallel_for host);
 /* Instruction set the kernels run with: the best of this machine, or LOWBIT_CPU_ISA of the environment
  * (scalar, avx2, avxvnni, avx512, amx, neon) read at first use. Forcing one the machine lacks is an error.
  * Where the choice is automatic and the operating system refuses the process the registers of the best one,
- * the next serves, and lowbit_isa_refusal() says why; NULL otherwise. */
+ * the next serves, and lowbit_isa_refusal() says why; NULL otherwise. While amx is in force Linux refuses the
+ * process's threads alternate signal stacks that are too small for tiles (of 8 KB: sigaltstack fails). */
 LOWBIT_API int32_t lowbit_isa_available(lowbit_isa isa);
 LOWBIT_API lowbit_status lowbit_get_isa(lowbit_isa* isa);
 LOWBIT_API lowbit_status lowbit_set_isa(lowbit_isa isa);
@@ -214,16 +215,18 @@ LOWBIT_API lowbit_status lowbit_siblings_linear(const lowbit_signs* layers, cons
                                                 lowbit_precision precision, const lowbit_output* y);
 
 /* y = x W^T + bias. The weight is never expanded: axis 0 gathers products with the centroids, axis 1 first
- * sums x over the inputs of each label. fp32 sums at every precision. A row's bits are the same in all
- * batches below 48 tokens, and in all from there on. */
+ * sums x over the inputs of each label. fp32 sums at every precision; with AMX at fast, 48 tokens or more of
+ * 16 bits meet centroids of 16 bits of axis 0 in tiles, whose products are exact. A row's bits are the same
+ * in all batches below 48 tokens, and in all from there on. */
 LOWBIT_API lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_channel* weight,
                                                         const lowbit_input* x, const lowbit_vector* bias,
                                                         lowbit_precision precision, const lowbit_output* y);
 
 /* fast: int8 activations times table entries in fixed point of 2^-20 of the row's largest entry or finer,
- * exact integer products; fp32 entries up to 32 inputs. high and exact: fp32, with rows that are expanded a
- * few at a time for 48 tokens or more of 6 to 8 bits. Outliers multiply the same activations as the tables
- * do. With AMX, 48 tokens or more at fast expand rows of any bits, and sum fp32 products for each scale. */
+ * exact integer products; fp32 entries up to 32 inputs. high and exact: fp32. 48 tokens or more expand rows a
+ * few at a time: at high and exact those of 6 to 8 bits with AVX-512, of any with AVX2; at fast those of 5 to
+ * 8 bits with AVX2, and with AMX all of 16-bit tables, in tiles whose fp32 sums take each group's scale
+ * (entries up to 2e34). Outliers multiply the same activations as the tables do. */
 LOWBIT_API lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_scalar* weight,
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);
@@ -232,8 +235,9 @@ LOWBIT_API lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_sca
  * fast: where the instruction set has look-ups for it (AVX-512), products in fixed point of 2^-20 of their
  * bound and exact integer sums; activations are not rounded. high and exact: fp32. At every precision 48
  * tokens or more expand rows a few at a time and sum in fp32, where that takes less: with many codes or few
- * rows; with AMX at fast, activations of 16 bits meet entries of 16 bits, or 2^-17 of an entry less. A row's
- * bits are the same in all batches below 48 tokens, and in all from there on. */
+ * rows; with AMX at fast, activations of 16 bits meet rows of 16-bit codebooks in tiles: exact products for
+ * one codebook, up to 2^-17 of an entry less for sums of several. A row's bits are the same in all batches
+ * below 48 tokens, and in all from there on. */
 LOWBIT_API lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vector* weight,
                                                        const lowbit_input* x, const lowbit_vector* bias,
                                                        lowbit_precision precision, const lowbit_output* y);

@@ -33,8 +33,8 @@ struct PanelWeight {
 
 // Tokens and rows as pieces: a value in fp32 is the sum of up to two numbers of 16 bits (bf16), rounded and
 // what rounding has left, and a product is that of all pieces with all, summed in fp32. An fp16 value has no
-// third piece, so its products are exact; of a value with more bits 2^-17 of it is lost, and of one below
-// 1e-36 up to all.
+// third piece, so its products are exact; of a value with more bits, a sum of two codebooks, 2^-17 of it is
+// lost. What is subnormal, in a piece or a product, counts as 0.
 //
 // A panel is packed from kTokens tokens, and rows kRows at a time:
 //

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/thread_pool.h"
 #include "cpu/activations/activations.h"
 #include "cpu/codebook/codebook.h"
 #include "lowbit.h"
@@ -18,6 +19,7 @@ struct Call {
   lowbit_output y;
   const PieceKernels* pieces = nullptr;  // null: products are of fp32 values
   int32_t token_pieces = 0;              // of an activation
+  int threads = get_num_threads();       // asked once: memory for threads must be for those that run
 
   // The same for `count` rows of x and y.
   Call tokens(int64_t first, int64_t count) const;

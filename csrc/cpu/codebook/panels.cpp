@@ -17,8 +17,13 @@ constexpr int64_t kNearValues = 1 << 17;
 constexpr int64_t kTileRows = 12;
 static_assert(kPanelRows % kTileRows == 0 && kPanelRows % PieceKernels::kRows == 0);
 
-// Pieces a thread must have for threads to end together.
-constexpr int64_t kLeastPieces = 4;
+// Tiles of rows a thread must have for threads to end together.
+constexpr int64_t kLeastTiles = 4;
+
+// How many of so long rows stay near, in multiples of those that are taken side by side.
+int64_t near_rows(int64_t stride, int64_t side_by_side) {
+  return std::clamp(kNearValues / stride / side_by_side * side_by_side, side_by_side, kPanelRows);
+}
 
 // panel [inputs][width] from rows [width][stride].
 void transpose(const float* rows, int64_t stride, int64_t inputs, int64_t width, float* panel) {
@@ -42,13 +47,16 @@ PanelMemory::PanelMemory(const Call& call, int64_t inputs, ScratchLayout* layout
       // Most rows are a multiple of 4 KB long; as far apart they would meet in one set of the first level
       // cache.
       stride_(padded(inputs) + kLine),
-      threads_(static_cast<int>(std::min<int64_t>(get_num_threads(), Pieces::kMaxThreads))),
+      threads_(static_cast<int>(std::min<int64_t>(call.threads, Pieces::kMaxThreads))),
       loaders_(static_cast<int>(std::min<int64_t>(threads_, block_ / width_))),
+      most_rows_(std::max(near_rows(stride_, kTileRows), near_rows(stride_, PieceKernels::kRows))),
       tokens_at_(layout->add<float>(loaders_ * width_ * stride_)),
-      weight_at_(layout->add<float>(threads_ * kPanelRows * stride_)),
-      packed_at_(layout->add<float>(pieces_ == nullptr ? 0 : threads_ * kPanelRows * stride_)),
-      sums_at_(layout->add<float>(threads_ * kPanelRows * width_)),
-      totals_at_(layout->add<double>(threads_ * kPanelRows * width_)) {}
+      weight_at_(layout->add<float>(threads_ * most_rows_ * stride_)),
+      packed_at_(layout->add<float>(pieces_ == nullptr ? 0 : threads_ * most_rows_ * stride_)),
+      sums_at_(layout->add<float>(threads_ * most_rows_ * width_)),
+      totals_at_(layout->add<double>(threads_ * most_rows_ * width_)) {
+  static_assert(PieceKernels::kRows > kTileRows);
+}
 
 Panels PanelMemory::load(std::byte* base, LoadToken load, int64_t inputs, int64_t first, int64_t tokens,
                          float* data) const {
@@ -70,22 +78,22 @@ Panels PanelMemory::load(std::byte* base, LoadToken load, int64_t inputs, int64_
 }
 
 int64_t PanelMemory::rows(int64_t outputs, int64_t side_by_side) const {
-  const int64_t most = std::min(kNearValues / stride_, outputs / (kLeastPieces * threads_));
-  return std::clamp(most / side_by_side * side_by_side, side_by_side, kPanelRows);
+  const int64_t share = outputs / (kLeastTiles * threads_) / side_by_side * side_by_side;
+  return std::min(near_rows(stride_, side_by_side), std::max(share, side_by_side));
 }
 
 void PanelMemory::multiply(std::byte* base, const Panels& x, int64_t outputs, ExpandRows expand,
                            UseSums use) const {
   const int64_t most = rows(outputs, x.pieces > 0 ? PieceKernels::kRows : kTileRows);
-  balanced_for((outputs + most - 1) / most, threads_, 1, [&](Pieces& pieces, int thread) {
-    float* const weight = at<float>(base, weight_at_) + thread * kPanelRows * stride_;
+  balanced_for((outputs + most - 1) / most, threads_, 1, [&](Pieces& tiles, int thread) {
+    float* const weight = at<float>(base, weight_at_) + thread * most_rows_ * stride_;
     auto* const packed =
-        reinterpret_cast<uint16_t*>(at<float>(base, packed_at_) + thread * kPanelRows * stride_);
-    float* const sums = at<float>(base, sums_at_) + thread * kPanelRows * width_;
-    double* const totals = at<double>(base, totals_at_) + thread * kPanelRows * width_;
-    for (int64_t piece, last; pieces.next(&piece, &last);) {
-      for (; piece < last; ++piece) {
-        const int64_t row = piece * most, count = std::min(most, outputs - row);
+        reinterpret_cast<uint16_t*>(at<float>(base, packed_at_) + thread * most_rows_ * stride_);
+    float* const sums = at<float>(base, sums_at_) + thread * most_rows_ * width_;
+    double* const totals = at<double>(base, totals_at_) + thread * most_rows_ * width_;
+    for (int64_t tile, last; tiles.next(&tile, &last);) {
+      for (; tile < last; ++tile) {
+        const int64_t row = tile * most, count = std::min(most, outputs - row);
         expand(row, count, weight, stride_);
         const int32_t row_pieces =
             x.pieces > 0 ? pieces_->pack_rows(weight, stride_, count, x.rows, packed) : 0;

@@ -36,7 +36,7 @@ struct Panels {
   const float* scales = nullptr;  // as PiecePanel has them, one panel after the other
 };
 
-// load(m, thread, values): token m in fp32 [padded(K)], padding 0, by one of get_num_threads() threads.
+// load(m, thread, values): token m in fp32 [padded(K)], padding 0, by one of call.threads threads.
 using LoadToken = FunctionRef<void(int64_t m, int thread, float* values)>;
 
 // expand(row, count, weight, stride): `count` <= kPanelRows rows from `row` on, fp32 [count][stride].
@@ -78,6 +78,7 @@ class PanelMemory {
   int32_t token_pieces_;
   int64_t width_, block_, stride_;
   int threads_, loaders_;
+  int64_t most_rows_;
   size_t tokens_at_, weight_at_, packed_at_, sums_at_, totals_at_;
 };
 

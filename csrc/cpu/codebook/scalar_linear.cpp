@@ -225,7 +225,7 @@ lowbit_status multiply_expanded(const lowbit_codebook_scalar& weight, bool quant
                                 const Call& call) {
   thread_local Scratch scratch;
   const int64_t inputs = padded(weight.in_features), blocks = inputs / kBlock;
-  const int64_t threads = get_num_threads();
+  const int64_t threads = call.threads;
   ScratchLayout layout;
   const size_t codes_at = layout.add<int8_t>(threads * inputs);
   const size_t sums_at = layout.add<int32_t>(threads * blocks);
@@ -248,6 +248,7 @@ lowbit_status multiply_expanded(const lowbit_codebook_scalar& weight, bool quant
     call.activations.quantize(values, format, work.codes, work.sums, work.scales);
     round_values(format, blocks, work, !pieces, values);
     if (!pieces) return;
+    // Blocks of tokens begin at multiples of kPanelBlock.
     const int64_t t = m % kPanelBlock, width = PieceKernels::kTokens;
     for (int64_t g = 0; g < groups; ++g) {
       panel_scales[(t / width * groups + g) * width + t % width] = work.scales[g];
