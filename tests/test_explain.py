@@ -118,6 +118,7 @@ def test_bandwidth_of_anything_else() -> None:
         ("planes", "high", {"bits": 4}, "by avx512 up to 2 tokens, in tiles of amx from 3 on"),
         ("planes", "exact", {"bits": 4}, "by avx512"),
         ("scalar", "fast", {}, "by avx512 up to 47 tokens, in tiles of amx from 48 on"),
+        ("scalar", "fast", {"scale_dtype": torch.float32}, "by avx512"),
         ("scalar", "high", {}, "by avx512"),
         ("vector", "fast", {}, "by avx512; 48 tokens or more in tiles of amx where rows are expanded"),
         ("vector", "high", {}, "by avx512"),
@@ -125,7 +126,7 @@ def test_bandwidth_of_anything_else() -> None:
     ],
 )
 def test_what_amx_computes(
-    kind: str, precision: str, options: dict[str, int], reason: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, precision: str, options: dict[str, object], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     native = pytest.importorskip("lowbit._native", reason="installed without native kernels")
     monkeypatch.setattr(cpu, "instruction_set", lambda: "amx")

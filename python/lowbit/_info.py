@@ -115,8 +115,12 @@ def _native() -> tuple[tuple[str, ...], str | None, str | None, int | None]:
         from lowbit import _native as native
     except ImportError:
         return (), None, None, None
-    used = native.current_isa()  # before the refusal: the choice is made at the first question
-    return tuple(native.available_isas()), used, native.isa_refusal(), native.num_threads()
+    return (
+        tuple(native.available_isas()),
+        native.current_isa(),
+        native.isa_refusal(),
+        native.num_threads(),
+    )
 
 
 def _version(package: str) -> str | None:

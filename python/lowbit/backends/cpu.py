@@ -67,6 +67,9 @@ def instruction_set() -> str:
     return str(_native.current_isa())
 
 
+_TABLES = {"codebook_scalar": "tables", "codebook_vector": "codebooks", "codebook_channel": "weight"}
+
+
 def _by_tiles(kind: str, dtype: torch.dtype, named: dict[str, Any]) -> str:
     """What of a layer amx computes in tile registers; the rest is left to avx512."""
     from lowbit import _native
@@ -77,10 +80,12 @@ def _by_tiles(kind: str, dtype: torch.dtype, named: dict[str, Any]) -> str:
         columns = 2 if bits == 8 or (not bits and precision == "high") else 1
         least = -(-_native.tile_columns(named.get("active_bits", 1)) // columns)
         return f"by avx512 up to {least - 1} tokens, in tiles of amx from {least} on"
-    if precision == "fast" and kind == "codebook_scalar":
+    if precision != "fast" or kind in TILED_KINDS or named[_TABLES[kind]].dtype == torch.float32:
+        return "by avx512"  # tiles take tables of 16 bits
+    if kind == "codebook_scalar":
         return "by avx512 up to 47 tokens, in tiles of amx from 48 on"
     by_rows = kind == "codebook_vector" or (kind == "codebook_channel" and named["axis"] == 0)
-    if precision == "fast" and by_rows and dtype != torch.float32:
+    if by_rows and dtype != torch.float32:
         return "by avx512; 48 tokens or more in tiles of amx where rows are expanded"
     return "by avx512"
 
