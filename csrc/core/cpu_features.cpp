@@ -84,9 +84,10 @@ struct X86 {
     avx512 = avx2 && has(state, {5, 6, 7}) && has(b7, {16, 17, 30, 31}) && has(c7, {1, 11});
     if (subleaves < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return;
     avx_vnni = avx2 && has(a, {4});
-    // AMX-BF16, AMX-TILE, AMX-INT8 (edx) and AVX512-BF16 (subleaf 1); the operating system saves tiles and
-    // their configuration.
-    amx = avx512 && has(state, {17, 18}) && has(d7, {22, 24, 25}) && has(a, {5}) && knows_tiles();
+    // AMX-BF16, AMX-TILE, AMX-INT8 (edx), GFNI (ecx) and AVX512-BF16 (subleaf 1); the operating system saves
+    // tiles and their configuration.
+    amx = avx512 && has(state, {17, 18}) && has(d7, {22, 24, 25}) && has(c7, {8}) && has(a, {5}) &&
+          knows_tiles();
   }
 };
 

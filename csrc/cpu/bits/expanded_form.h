@@ -21,10 +21,15 @@ constexpr int64_t kExpandedBlocks = 4;  // 8 KiB: runs of 128 inputs are one pie
 constexpr int64_t kExpandedSteps = kExpandedBlocks * 8;
 constexpr int64_t kExpandedBytes = kExpandedSteps * kBlockBytes;
 
-// Codes as they are.
+// The codes in slot kSlot of every byte, as they are.
 template <class Isa>
 struct PlainCodes {
-  static LOWBIT_INLINE typename Isa::I32 of(typename Isa::I32 codes) { return codes; }
+  template <int kWidth, int kSlot>
+  static LOWBIT_INLINE typename Isa::I32 of(typename Isa::I32 slots) {
+    if constexpr (kSlot > 0) slots = Isa::template shift_right_logical<kWidth * kSlot>(slots);
+    if constexpr (kWidth < 8) slots = Isa::bit_and(slots, Isa::set1(byte_mask((1 << kWidth) - 1)));
+    return slots;
+  }
 };
 
 // Writes `blocks` <= kExpandedBlocks blocks of a tile, Codes::of four codes a lane.
@@ -55,13 +60,9 @@ class Expander {
 
   template <int kSlot>
   static LOWBIT_INLINE void store_slot(const I32 (&w)[kWidth], uint8_t* out) {
-    const I32 mask = Isa::set1(byte_mask((1 << kWidth) - 1));
 #pragma GCC unroll 8
     for (int i = 0; i < kWidth; ++i) {
-      I32 code = w[i];
-      if constexpr (kSlot > 0) code = Isa::template shift_right_logical<kWidth * kSlot>(code);
-      if constexpr (kWidth < 8) code = Isa::bit_and(code, mask);
-      Isa::store(out + (i + kWidth * kSlot) * kBlockBytes, Codes::of(code));
+      Isa::store(out + (i + kWidth * kSlot) * kBlockBytes, Codes::template of<kWidth, kSlot>(w[i]));
     }
   }
 };
@@ -130,7 +131,9 @@ class ExpandedKernel {
     if constexpr (kColumns <= kMaxColumns && kColumns % kPerToken == 0) {
       const int8_t* codes = piece.codes + column * piece.column_stride;
       for (int64_t row = 0; row < kTileRows; row += kRows * Isa::kLanes) {
-        int32_t* partial = piece.partial + column * kTileRows + row;
+        // Sums of a run in one piece are needed no longer than this: all columns use the same memory.
+        const bool whole = piece.first && piece.last;
+        int32_t* partial = piece.partial + (whole ? 0 : column * kTileRows) + row;
         for (int64_t step = 0; step < piece.steps; step += kSumSteps) {
           const int64_t steps = smaller(kSumSteps, piece.steps - step);
           Sum sum[kRows][kColumns];

@@ -84,7 +84,7 @@ class Product {
       (kPlanes > 2 || kRegisterColumns < 4) && (kPlanes < 8 || Isa::kFullByteDot);
   // Columns that share one pass over a tile. In the expanded form, as many as keep floats and expanded
   // weights in the first cache.
-  static constexpr int64_t kBlockColumns = kExpanded ? 24 : kRegisterColumns;
+  static constexpr int64_t kBlockColumns = kExpanded ? 48 : kRegisterColumns;
   // Up to kRegisterColumns columns. Never inlined, so that profiles and benchmarks/asm_report can name each
   // loop.
   template <int kTokens, int kPerToken>

@@ -77,17 +77,36 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
 
   // The value 2 code - (2^planes - 1) of a weight. That of eight planes is no byte: there the codes are
   // multiplied, and a run starts with what the sum of activations lacks.
+  //
+  //   bit of the value   7 .. planes           planes - 1 .. 1      0
+  //   is                 not the highest of    the others of the    1
+  //                      the code              code
+  //
+  // which is one product with a matrix of bits, whose byte 7 - i selects what becomes bit i.
   static constexpr bool kValues = kPlanes < 8;
   struct Values {
-    static LOWBIT_INLINE I32 of(I32 codes) {
-      return _mm512_sub_epi8(_mm512_add_epi8(codes, codes), _mm512_set1_epi8(-kSumFactor));
+    template <int kWidth, int kSlot>
+    static LOWBIT_INLINE I32 of(I32 slots) {
+      constexpr int kHighest = (0xff << kPlanes) & 0xff;
+      return _mm512_gf2p8affine_epi64_epi8(slots, _mm512_set1_epi64(matrix(kWidth * kSlot)), kHighest | 1);
+    }
+
+   private:
+    static constexpr int64_t matrix(int first) {
+      uint64_t result = 0;
+      for (int bit = 1; bit < 8; ++bit) {
+        const int from = first + (bit < kPlanes ? bit : kPlanes) - 1;
+        result |= uint64_t{1} << (8 * (7 - bit) + from);
+      }
+      return static_cast<int64_t>(result);
     }
   };
   using ExpandedCodes = std::conditional_t<kValues, Values, PlainCodes<Isa>>;
 
   static constexpr int64_t kStepBlocks = 2;
   static constexpr int64_t kStepBytes = kStepBlocks * 8 * kBlockBytes;  // of expanded weights
-  static constexpr int kCodes = 4;  // the tile of codes: behind those of sums, before those of weights
+  // Tiles behind the four of sums: codes of two steps, weights of two steps.
+  static constexpr int kCodes = 4, kWeights = 6;
   static constexpr int64_t kSumsBytes = kTileRows * sizeof(int32_t);
 
   // The columns of a group whose sums of a run are complete; those before `next` are done.
@@ -101,7 +120,9 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
     float (*acc)[kTileRows];  // of the first column's token
     int64_t next, last;
 
+    // Six times, beside the products of a group: all of 16 columns.
     LOWBIT_INLINE void some() {
+      if (next < last) token();
       if (next < last) token();
       if constexpr (kPerToken == 1) {
         if (next < last) token();
@@ -153,6 +174,7 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
         const int64_t blocks = smaller(kExpandedBlocks, run.end() - at);
         Expander<Isa, kPlanes, ExpandedCodes>::expand(tile_bits(tile) + at * kBlockBytes, plane_stride_,
                                                       ahead(at), blocks, expanded);
+        int32_t* unstored = nullptr;
         Finished<kPerToken> before{};
         before.run_end = &run_end;
         before.x_scale_stride = x_groups_;
@@ -161,7 +183,8 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
           // Where columns run out the group starts before its first one.
           const int64_t start = smaller(column, columns_ - group_columns_);
           multiply(x_.codes + start * column_stride_ + at * kBlockInputs, blocks, expanded, at > run.begin(),
-                   group_sums[0], before);
+                   group_sums[0], unstored, before);
+          unstored = group_sums[0];
           if (at + blocks == run.end()) {
             const int64_t token = (column - first) / kPerToken;
             before.sums = group_sums + (column - start);
@@ -172,43 +195,69 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
             before.last = smaller(group_columns_, end - column);
           }
         }
+        store_rest(unstored);
         before.rest();
       }
     }
     for (int64_t t = 0; t < tokens; ++t) finish(tile, first_token + t, scales, acc[t]);
   }
 
-  // sums [16 columns][64] of up to kExpandedBlocks blocks, added to what is there where `more`.
+  // sums [16 columns][64] of up to kExpandedBlocks blocks, added to what is there where `more`. A store waits
+  // for the products of its tile, so those of two other tiles come first: the last two tiles are stored in
+  // the next group, and here those of the group before, to `unstored`.
   template <class Before>
   LOWBIT_INLINE void multiply(const int8_t* codes, int64_t blocks, const uint8_t* expanded, bool more,
-                              int32_t* sums, Before& before) const {
-    more ? each([&]<int n>() LOWBIT_LAMBDA_INLINE { Tiles::load<n>(sums + 16 * n, kSumsBytes); })
-         : each([&]<int n>() LOWBIT_LAMBDA_INLINE { Tiles::zero<n>(); });
-    for (; blocks > 0; blocks -= kStepBlocks, codes += kStepBlocks * kBlockInputs, expanded += kStepBytes) {
-      if (blocks >= kStepBlocks) [[likely]] {
-        Tiles::load<kCodes>(codes, column_stride_);
-      } else {
-        load_half(codes);
+                              int32_t* sums, int32_t* unstored, Before& before) const {
+    static_assert(kExpandedBlocks == 2 * kStepBlocks);
+    const bool two = blocks > kStepBlocks;
+    load_codes<kCodes>(codes, blocks);
+    if (two) load_codes<kCodes + 1>(codes + kStepBlocks * kBlockInputs, blocks - kStepBlocks);
+    each([&]<int n>() LOWBIT_LAMBDA_INLINE {
+      if constexpr (n >= 2) {
+        store<n - 2>(sums);
+      } else if (unstored != nullptr) {
+        store<n + 2>(unstored);
       }
-      each([&]<int n>() LOWBIT_LAMBDA_INLINE {
-        constexpr int kWeights = kCodes + 1 + n % 3;
-        Tiles::load<kWeights>(expanded + 64 * n, kBlockBytes);
-        Tiles::multiply<n, kCodes, kWeights, kValues>();
-        before.some();
-      });
-    }
+      more ? Tiles::load<n>(sums + 16 * n, kSumsBytes) : Tiles::zero<n>();
+      Tiles::load<kWeights>(expanded + 64 * n, kBlockBytes);
+      Tiles::multiply<n, kCodes, kWeights, kValues>();
+      if constexpr (n > 0) before.some();
+      if (two) {
+        Tiles::load<kWeights + 1>(expanded + kStepBytes + 64 * n, kBlockBytes);
+        Tiles::multiply<n, kCodes + 1, kWeights + 1, kValues>();
+      }
+      if constexpr (n > 0) before.some();
+    });
     before.rest();
-    each([&]<int n>() LOWBIT_LAMBDA_INLINE { Tiles::store<n>(sums + 16 * n, kSumsBytes); });
+  }
+
+  template <int n>
+  static LOWBIT_INLINE void store(int32_t* sums) {
+    Tiles::store<n>(sums + 16 * n, kSumsBytes);
+  }
+  static LOWBIT_INLINE void store_rest(int32_t* sums) {
+    store<2>(sums);
+    store<3>(sums);
+  }
+
+  template <int kTile>
+  LOWBIT_INLINE void load_codes(const int8_t* codes, int64_t blocks) const {
+    if (blocks >= kStepBlocks) [[likely]] {
+      Tiles::load<kTile>(codes, column_stride_);
+    } else {
+      load_half<kTile>(codes);
+    }
   }
 
   // One block and, behind it, zeros: nothing more is read or added. Apart, so that the loop has no other in
   // it.
+  template <int kTile>
   LOWBIT_NOINLINE void load_half(const int8_t* codes) const {
     alignas(64) int8_t half[Tiles::kRows][kStepBlocks * kBlockInputs] = {};
     for (int64_t c = 0; c < group_columns_; ++c) {
       std::memcpy(half[c], codes + c * column_stride_, kBlockInputs);
     }
-    Tiles::load<kCodes>(half, sizeof half[0]);
+    Tiles::load<kTile>(half, sizeof half[0]);
   }
 
   // The four tiles of 64 rows.

@@ -15,9 +15,9 @@
 
 namespace lowbit::isa {
 
-// Eight tiles while it lives: 0 to 3 of sums and 4 of codes, of `columns` rows, and 5 to 7 of weights. In the
-// end the thread has the shapes it came with, which a host may have set once for all, or gives the tiles
-// back: what saves registers saves 8 KB more as long as they are in use.
+// Eight tiles while it lives: 0 to 3 of sums and 4 and 5 of codes, of `columns` rows, and 6 and 7 of weights.
+// In the end the thread has the shapes it came with, which a host may have set once for all, or gives the
+// tiles back: what saves registers saves 8 KB more as long as they are in use.
 class Tiles {
  public:
   static constexpr int kRows = 16;
@@ -29,7 +29,7 @@ class Tiles {
     config.palette = 1;
     for (int i = 0; i < 8; ++i) {
       config.row_bytes[i] = kBytes;
-      config.rows[i] = static_cast<uint8_t>(i < 5 ? columns : kRows);
+      config.rows[i] = static_cast<uint8_t>(i < 6 ? columns : kRows);
     }
     configure(config);
   }
