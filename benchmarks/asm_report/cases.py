@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from asm_report.disassembly import Function, Instruction
 
 VECTOR_BYTES = {"amx": 1024, "avx512": 64, "avxvnni": 32, "avx2": 32}
+REGISTER = {"amx": "tmm", "avx512": "zmm", "avxvnni": "ymm", "avx2": "ymm"}
 BYTE_PRODUCT = {"amx": "tdpb", "avx512": "vpdpbusd", "avxvnni": "vpdpbusd", "avx2": "vpmaddubsw"}
 _ISA = {"Avx512": "avx512", "AvxVnni": "avxvnni", "Avx2": "avx2"}
 
@@ -93,10 +94,13 @@ def _lookup(isa: str, lookup: str, columns: int, products_per_weight: float = 1 
     )
 
 
-def _scalar(bits: int) -> Case:
+def _scalar(bits: int, four_rows: bool = False) -> Case:
+    # Rows of whole chunks of 512 inputs go one at a time; four where most of a chunk would be empty.
     return Case(
-        f"scalar codebook of {bits} bits, 1 token, fast",
-        rf"codebook::Quads<.*, {bits}>::block<1, .*LookedUp>",
+        f"scalar codebook of {bits} bits, 1 token, fast" + ", four short rows" * four_rows,
+        rf"codebook::Quads<.*, {bits}>::block<1, .*LookedUp>"
+        if four_rows
+        else rf"codebook::TablesKernel<.*::Vectors, {bits}>::digits_rows<1>",
         "avx512",
         products_per_weight=3,  # an entry has three digits
         bits=bits,
@@ -110,6 +114,7 @@ CASES = (
     *(_expanded("Avx512", columns) for columns in (1, 6)),
     *(_tiles(planes) for planes in (1, 4, 8)),
     *(_scalar(bits) for bits in (2, 3, 4)),
+    _scalar(3, four_rows=True),
     _lookup("Avx512", "::Lookup512", 1),
     # Three look-ups for 32 words of 16 inputs.
     *(_lookup("Avx512", "WordLookup512", columns, 3 / 8) for columns in (2, 8)),
@@ -139,7 +144,9 @@ def find(cases: Sequence[Case], library: Iterable[Function]) -> list[Loop]:
 
 def _loop(case: Case, body: Sequence[Instruction]) -> Loop | None:
     product = case.product or BYTE_PRODUCT[case.isa]
-    products = sum(item.opcode.startswith(product) for item in body)
+    # Functions of one name exist for several instruction sets, whose vectors differ.
+    register = REGISTER[case.isa]
+    products = sum(item.opcode.startswith(product) and register in item.operands for item in body)
     if products == 0:
         return None
     bytes_ = products * VECTOR_BYTES[case.isa]

@@ -47,9 +47,10 @@ def test_innermost_loops_hold_no_other():
 
 
 def test_weights_of_a_turn_follow_from_its_products():
-    body = function(*[("vpdpbusd", "")] * 8, ("vmovdqu8", ""), ("jne", "0 <loop>"))
+    body = function(*[("vpdpbusd", "(%rax),%zmm1,%zmm2")] * 8, ("vmovdqu8", ""), ("jne", "0 <loop>"))
     (loop,) = find([Case("", "loop", "avx512", products_per_weight=2, columns=2)], [body])
     assert (loop.instructions, loop.products, loop.weights) == (10, 8, 128)
     assert loop.floor == 8 / 128
     assert find([Case("", "loop", "avx2")], [body]) == []  # its byte products are other instructions
     assert find([Case("", "other", "avx512")], [body]) == []
+    assert find([Case("", "loop", "avxvnni")], [body]) == []  # the same instruction, of vectors half as wide
