@@ -112,8 +112,8 @@ def test_bandwidth_of_anything_else() -> None:
 @pytest.mark.parametrize(
     ("kind", "precision", "options", "reason"),
     [
-        ("mos", "fast", {}, "by avx512 up to 5 tokens, in tiles of amx from 6 on"),
-        ("planes", "fast", {"bits": 4}, "by avx512 up to 5 tokens, in tiles of amx from 6 on"),
+        ("mos", "fast", {}, "by avx512 up to 4 tokens, in tiles of amx from 5 on"),
+        ("planes", "fast", {"bits": 4}, "by avx512 up to 4 tokens, in tiles of amx from 5 on"),
         ("planes", "fast", {"bits": 8}, "by avx512 up to 15 tokens, in tiles of amx from 16 on"),
         ("planes", "high", {"bits": 4}, "by avx512 up to 2 tokens, in tiles of amx from 3 on"),
         ("planes", "exact", {"bits": 4}, "by avx512"),
@@ -131,7 +131,7 @@ def test_what_amx_computes(
     native = pytest.importorskip("lowbit._native", reason="installed without native kernels")
     monkeypatch.setattr(cpu, "instruction_set", lambda: "amx")
     # What the library says of a machine that has it.
-    monkeypatch.setattr(native, "tile_columns", lambda active_bits: 6 if active_bits < 8 else 16)
+    monkeypatch.setattr(native, "tile_columns", lambda active_bits: 5 if active_bits < 7 else 16)
     layer = cases.make(kind, 256, 1024, 1, **options)
     module = make_linear(layer.packed, dtype=torch.float16, backend="cpu", precision=precision)
     own = explained(module).reason.partition(f"{module.kind}_linear: ")[2]

@@ -5,18 +5,18 @@
 
 namespace lowbit {
 
-// Where tiles beat what AVX-512 does, looked-up or multiplied, in us for 4096 x 4096 on two Emerald Rapids
-// cores, weights warm (the two figures of a column are of one run):
+// Where tiles beat what AVX-512 does, looked-up or multiplied: their time over its, for 4096 x 4096 on two
+// Emerald Rapids cores, weights warm. Medians of 11 alternating turns; of seven planes of two such runs.
 //
-//   columns                  4     6     8    12    16
-//   1 plane    AVX-512     183   275   344   590   877
-//              tiles       218   229   247   305   350
-//   4 planes   AVX-512     322   385   444   556   753
-//              tiles       332   306   309   350   384
-//   8 planes   AVX-512     555   602   714   870  1065
-//              tiles       699   744   781   910   938
+//   columns          4            5            6            8           12           16
+//   1 plane        0.96         0.83         0.71         0.58         0.44         0.35
+//   2 planes       1.21         0.89         0.75         0.73         0.51         0.44
+//   4 planes       1.07         0.94         0.88         0.73         0.62         0.57
+//   6 planes       1.01         0.93         0.96         0.81         0.71         0.59
+//   7 planes    1.05, 1.29   1.07, 1.29   0.92, 1.20   0.87, 1.10   0.69, 1.01   0.63, 0.86
+//   8 planes                                              1.26         1.10         0.95
 int64_t tile_columns_amx(int active_planes) {
-  return active_planes < 8 ? 6 : 16;
+  return active_planes < 7 ? 5 : active_planes < 8 ? 8 : 16;
 }
 
 namespace {
