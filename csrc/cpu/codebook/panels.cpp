@@ -131,10 +131,18 @@ void PanelMemory::sum_segments(const PanelWeight& weight, const float* panel, in
 
 void finish_panel(const Call& call, int64_t m, int64_t tokens, const float* sums, int64_t width,
                   const void* scales, lowbit_dtype scales_dtype, int64_t row, int64_t count) {
-  for (int64_t t = 0; t < std::min(width, tokens); ++t) {
-    float token[kPanelRows];
-    for (int64_t r = 0; r < count; ++r) token[r] = sums[r * width + t];
-    finish_rows(call, m + t, token, scales, scales_dtype, row, row + count);
+  // By blocks of tokens: values that were just stored one by one would hold up a load of several of them.
+  constexpr int64_t kBlock = 8;
+  float values[kBlock][kPanelRows];
+  const int64_t used = std::min(width, tokens);
+  for (int64_t first = 0; first < used; first += kBlock) {
+    const int64_t last = std::min(first + kBlock, used);
+    for (int64_t r = 0; r < count; ++r) {
+      for (int64_t t = first; t < last; ++t) values[t - first][r] = sums[r * width + t];
+    }
+    for (int64_t t = first; t < last; ++t) {
+      finish_rows(call, m + t, values[t - first], scales, scales_dtype, row, row + count);
+    }
   }
 }
 

@@ -137,16 +137,20 @@ LOWBIT_INLINE void store_sums(float* sums) {
 template <bool kBothTokens>
 LOWBIT_INLINE void add_step(const uint16_t* rows, int32_t row_pieces, const uint16_t* panel,
                             int32_t token_pieces) {
+  const auto load_tokens = [](const uint16_t* tokens) LOWBIT_LAMBDA_INLINE {
+    Tiles::load<6>(tokens, Tiles::kBytes);
+    if constexpr (kBothTokens) Tiles::load<7>(tokens + kTile, Tiles::kBytes);
+  };
+  // Loads take as long as products: tokens of one piece stay in their tiles.
+  if (token_pieces == 1) load_tokens(panel);
   for (int32_t i = 0; i < row_pieces; ++i, rows += 2 * kTile) {
     Tiles::load<4>(rows, Tiles::kBytes);
     Tiles::load<5>(rows + kTile, Tiles::kBytes);
-    const uint16_t* tokens = panel;
-    for (int32_t j = 0; j < token_pieces; ++j, tokens += 2 * kTile) {
-      Tiles::load<6>(tokens, Tiles::kBytes);
+    for (int32_t j = 0; j < token_pieces; ++j) {
+      if (token_pieces > 1) load_tokens(panel + j * 2 * kTile);
       Tiles::multiply_bf16<0, 4, 6>();
       Tiles::multiply_bf16<2, 5, 6>();
       if constexpr (kBothTokens) {
-        Tiles::load<7>(tokens + kTile, Tiles::kBytes);
         Tiles::multiply_bf16<1, 4, 7>();
         Tiles::multiply_bf16<3, 5, 7>();
       }
