@@ -101,9 +101,12 @@ class Measured:
 
 
 class Stages:
-    """Progress bars on stderr, one per stage; plain lines where stderr is no terminal."""
+    """Progress bars on stderr, one per stage and numbered; plain lines where stderr is no terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: Sequence[Version]) -> None:
+        # Loading and decoding; of each version its memory and perplexity, and of a low-bit one its making.
+        self._total = 2 + sum(2 + (version.scheme is not None) for version in versions)
+        self._begun = 0
         self._console = Console(stderr=True, highlight=False)
         self._bar = Progress(
             SpinnerColumn(),
@@ -123,6 +126,8 @@ class Stages:
 
     @contextmanager
     def stage(self, description: str) -> Iterator[Step]:
+        self._begun += 1
+        description = f"{self._begun} of {self._total}: {description}"
         if not self._console.is_terminal:
             self._console.print(description)
         task = self._bar.add_task(description, total=None)
@@ -307,7 +312,7 @@ def main() -> int:
         scheme = parse_scheme(spec)
         versions.append(Version(scheme_label(scheme), scheme, skip))
     stamp = environment()
-    with Stages() as stages:
+    with Stages(versions) as stages:
         measured = measure(arguments.model, versions, settings, stages)
     result = Result(f"{arguments.model}: decoding on a CPU", measured, settings, stamp)
     write(arguments.output, "decode", result)

@@ -52,7 +52,7 @@ def main() -> int:
     settings = Settings(new_tokens=64 if native.ok else 8)
     stamp = environment()
     try:
-        with Stages() as stages:
+        with Stages(VERSIONS) as stages:
             measured = measure(DEMO_MODEL, VERSIONS, settings, stages)
         result = Result(TITLE, measured, settings, stamp, NOTE)
         write(arguments.output, "demo", result)

@@ -50,12 +50,14 @@ def test_decode_harness(tmp_path, tiny_model, monkeypatch, capsys):  # noqa: F81
         perplexity_tokens=60, new_tokens=3, rounds=2, prompt="the capital", sample_tokens=4
     )
     versions = [decode.Version("original"), decode.Version("1 bit", lowbit.OneBit(), ("lm_head",))]
-    with decode.Stages() as stages:
+    with decode.Stages(versions) as stages:
         measured = decode.measure(str(tiny_model), versions, settings, stages)
     result = decode.Result("A title", measured, settings, environment(), "A note.")
     decode.write(tmp_path, "x", result)
     decode.show(Console(), result)
-    shown = capsys.readouterr().out
+    shown, steps = capsys.readouterr()
+    numbers = [line.split(":")[0] for line in steps.splitlines() if " of " in line]
+    assert numbers == [f"{number} of 7" for number in range(1, 8)]
     assert "A title" in shown
     assert "A note." in shown
     document = json.loads((tmp_path / "x.json").read_text())

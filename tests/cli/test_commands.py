@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import lowbit
@@ -44,6 +45,16 @@ def test_quantize_reports_every_layer(run_json, tiny_model, tmp_path):
     assert list(document["skipped"]) == ["lm_head"]
     assert {"name", "shape", "scheme", "bits_per_weight", "relative_error"} <= set(document["layers"][0])
     assert document["file_bytes"] == (tmp_path / "out" / "model.safetensors").stat().st_size
+
+
+def test_long_work_says_how_far_it_is_where_stderr_is_no_terminal(run, tiny_model, tmp_path, monkeypatch):
+    arguments = ("quantize", tiny_model, tmp_path / "out", "--scheme", "one_bit")
+    assert run(*arguments).stderr == ""
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr("lowbit.cli.output.SECONDS_BETWEEN_LINES", 0)
+    lines = run(*arguments).stderr.splitlines()
+    expected = [f"Converting to one_bit: {done} of 14" for done in range(1, 15)]
+    assert [line.split(",")[0] for line in lines] == expected
 
 
 def test_quantize_writes_a_whole_model(packed_model):

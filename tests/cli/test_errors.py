@@ -44,6 +44,10 @@ def test_transformers_is_not_installed(run, tiny_model, monkeypatch):
     fails(run("eval", tiny_model), 1, "pip install 'lowbit[transformers]'")
 
 
+def test_an_empty_prompt(run, tiny_model):
+    fails(run("generate", tiny_model, "--prompt", ""), 2, "the prompt is empty")
+
+
 def test_a_directory_that_is_no_model(run, tmp_path):
     fails(run("generate", tmp_path, "--prompt", "x"), 1, "not a model", "allowed")
 
@@ -111,7 +115,9 @@ def test_bench_refuses_what_it_cannot_compare(run, tiny_model, packed_model):
 
 
 def test_eval_of_missing_and_short_texts(run, tiny_model, tmp_path):
-    fails(run("eval", tiny_model, "--text", tmp_path / "none.txt"), 1, "cannot read the text")
+    missing = run("eval", tiny_model, "--text", tmp_path / "none.txt")
+    fails(missing, 1, "cannot read the text", "No such file")
+    assert missing.stderr.count("none.txt") == 1
     empty = tmp_path / "empty.txt"
     empty.write_text("")
     fails(run("eval", tiny_model, "--text", empty), 1, "too short")

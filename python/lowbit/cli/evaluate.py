@@ -52,5 +52,7 @@ def evaluate(
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise LowbitError(f"cannot read the text '{path}': {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise LowbitError(f"cannot read the text '{path}': {error}") from error

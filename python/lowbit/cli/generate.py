@@ -36,6 +36,8 @@ def generate(
     """Continue a prompt; the text goes to stdout as it is made, the speed to stderr."""
     from lowbit.generation import generate_text
 
+    if not prompt:
+        raise typer.BadParameter("the prompt is empty: there is nothing to continue", param_hint="--prompt")
     loaded = load_model(model, dtype)
     decoder = None
     if fast:

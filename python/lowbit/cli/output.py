@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -24,6 +25,9 @@ from rich.table import Table
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
 ]
+
+
+SECONDS_BETWEEN_LINES = 30
 
 
 def print_json(document: object) -> None:
@@ -51,7 +55,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, shown only where stderr is a terminal.
+    """A progress bar on stderr; where that is no terminal, a line every half minute.
 
     Yields a function of (steps done, steps in all); until its first call the bar only shows that work goes
     on.
@@ -67,9 +71,26 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
         transient=True,
         disable=not sys.stderr.isatty(),
     )
+    if bar.disable:
+        yield _lines(description)
+        return
     with bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(description: str) -> Callable[[int, int], None]:
+    """A step function that writes nothing of what is done soon."""
+    began = written = time.monotonic()
+
+    def step(done: int, total: int) -> None:
+        nonlocal written
+        now = time.monotonic()
+        if now - written >= SECONDS_BETWEEN_LINES:
+            written = now
+            print(f"{description}: {done} of {total}, {now - began:.0f} s", file=sys.stderr, flush=True)
+
+    return step
 
 
 def quiet_libraries() -> None:
