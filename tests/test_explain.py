@@ -131,7 +131,9 @@ def test_what_amx_computes(
     native = pytest.importorskip("lowbit._native", reason="installed without native kernels")
     monkeypatch.setattr(cpu, "instruction_set", lambda: "amx")
     # What the library says of a machine that has it.
-    monkeypatch.setattr(native, "tile_columns", lambda active_bits: 5 if active_bits < 7 else 16)
+    monkeypatch.setattr(
+        native, "tile_columns", lambda active_bits: 5 if active_bits < 7 else 8 if active_bits < 8 else 16
+    )
     layer = cases.make(kind, 256, 1024, 1, **options)
     module = make_linear(layer.packed, dtype=torch.float16, backend="cpu", precision=precision)
     own = explained(module).reason.partition(f"{module.kind}_linear: ")[2]

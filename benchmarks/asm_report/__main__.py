@@ -62,7 +62,9 @@ def document(loops: list[Loop]) -> str:
         f"{PRODUCTS_PER_CYCLE['avx512']} byte product of 64 bytes or {PRODUCTS_PER_CYCLE['avx2']} of 32, "
         f"or one of tiles in {1 / PRODUCTS_PER_CYCLE['amx']:.0f} cycles; "
         "what it means in GB/s of packed bits: where that is above the memory's, memory is what is left. "
-        "An estimate, not a timing: results/kernels.md has those."
+        "An estimate, not a timing: results/kernels.md has those. Loops of tiles also hold what ends "
+        "a run, of which a turn executes one form at most, and one of a turn's eight products may lie "
+        "outside: their figures tell two builds apart, not how long a turn takes."
     )
     return f"# Hot loops of the CPU kernels\n\n{text}\n\n{markdown_table(columns, rows)}\n"
 

@@ -44,8 +44,9 @@ def test_transformers_is_not_installed(run, tiny_model, monkeypatch):
     fails(run("eval", tiny_model), 1, "pip install 'lowbit[transformers]'")
 
 
-def test_an_empty_prompt(run, tiny_model):
-    fails(run("generate", tiny_model, "--prompt", ""), 2, "the prompt is empty")
+@pytest.mark.parametrize("command", ["generate", "bench"])
+def test_an_empty_prompt(run, command, tiny_model):
+    fails(run(command, tiny_model, "--prompt", ""), 2, "the prompt is empty")
 
 
 def test_a_directory_that_is_no_model(run, tmp_path):

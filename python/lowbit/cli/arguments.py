@@ -34,3 +34,13 @@ def load_model(source: str, dtype: str) -> LoadedModel:
     quiet_libraries()
     with progress(f"Loading {source}"):
         return load(source, dtype=DTYPES[dtype])
+
+
+def check_prompt(prompt: str) -> None:
+    """Before a model is loaded for it.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if not prompt:
+        raise typer.BadParameter("the prompt is empty: there is nothing to continue", param_hint="--prompt")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import lowbit
-from lowbit.cli.arguments import DtypeOption, ModelArgument, load_model
+from lowbit.cli.arguments import DtypeOption, ModelArgument, check_prompt, load_model
 from lowbit.cli.convert import convert
 from lowbit.cli.output import JsonOption, print_json, print_line, print_table, progress
 from lowbit.cli.quantize import HEAD
@@ -51,6 +51,7 @@ def bench(
     from lowbit.measure import decode_speed, weight_size
     from lowbit.memory import peak_memory
 
+    check_prompt(prompt)
     stamp = environment()
     chosen = [parse_scheme(spec) for spec in scheme or []]
     labels = unique_labels(chosen)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lowbit.cli.arguments import DtypeOption, ModelArgument, load_model
+from lowbit.cli.arguments import DtypeOption, ModelArgument, check_prompt, load_model
 from lowbit.cli.output import JsonOption, print_json, progress
 
 
@@ -36,8 +36,7 @@ def generate(
     """Continue a prompt; the text goes to stdout as it is made, the speed to stderr."""
     from lowbit.generation import generate_text
 
-    if not prompt:
-        raise typer.BadParameter("the prompt is empty: there is nothing to continue", param_hint="--prompt")
+    check_prompt(prompt)
     loaded = load_model(model, dtype)
     decoder = None
     if fast:

@@ -55,7 +55,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; where that is no terminal, a line every half minute.
+    """A progress bar on stderr; where that is no terminal, a line after a step, every half minute at most.
 
     Yields a function of (steps done, steps in all); until its first call the bar only shows that work goes
     on.
@@ -80,7 +80,7 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _lines(description: str) -> Callable[[int, int], None]:
-    """A step function that writes nothing of what is done soon."""
+    """A step function whose lines are so far apart that work which is done soon has none."""
     began = written = time.monotonic()
 
     def step(done: int, total: int) -> None:
