@@ -149,13 +149,10 @@ def test_whole_rows_in_fast(tokens, k):
 
 @pytest.mark.parametrize("tokens", [3, 9])
 @pytest.mark.parametrize(("k", "group_size"), [(1, 128), (300, 128), (1024, 128), (2100, 256)])
-@pytest.mark.parametrize("stored", [1, 2, 4])
-def test_groups_in_fast(stored, tokens, k, group_size):
+def test_groups_of_one_bit_in_fast(tokens, k, group_size):
     """The same with scales inside the row; one of them outweighs all others."""
-    layer = bits.make("planes", 70, k, 3, bits=stored, bias=False, group_size=group_size)
+    layer = bits.make("planes", 70, k, 3, bits=1, bias=False, group_size=group_size)
     layer.packed = bits.without_offsets(layer.packed)
-    # Half the rows have values of +-1 alone, whose bound is the tightest.
-    layer.packed.weight[1:, ::2] = ~layer.packed.weight[:1, ::2]
     layer.packed.scales[:, -1] *= 300
     x = cases.activations(tokens, k, torch.float32, 7)
     x[0, 130:] *= 2e-5

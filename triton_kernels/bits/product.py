@@ -245,7 +245,7 @@ def product(
         total = tl.zeros((BLOCK_ROWS, TOKENS), tl.float32)
     if SUBNORMAL:
         staged = scales_of(
-            token_scales, set_, SETS, tokens, first_token, padded // SPAN_INPUTS, GROUP_UNITS > 0, WIDTHS[0]
+            token_scales, set_, SETS, tokens, first_token, padded // SPAN_INPUTS, GROUP_UNITS > 0
         )
         staged += tl.arange(0, BLOCK_COLUMNS)
     elif not INTEGERS:
@@ -279,9 +279,7 @@ def product(
                 scales,
                 row_groups,
                 groups,
-                WIDTHS[p],
                 GROUP_UNITS,
-                (WIDTHS[p] + 1) // 2 if HALVED else WIDTHS[p],
                 QUADS,
             )
         else:

@@ -102,9 +102,7 @@ def prologue(
     if SUBNORMAL:
         power, inverse = power_of(amax)
         tl.store(token_scales + member, power)
-        staged = scales_of(
-            token_scales, set_, tl.num_programs(1), tokens, token, padded // 1024, UNIT > 0, WIDTHS[0]
-        )
+        staged = scales_of(token_scales, set_, tl.num_programs(1), tokens, token, padded // 1024, UNIT > 0)
     row_rests = tl.zeros((BLOCK // 128,), tl.int64 if INTEGERS else tl.float32)
     row_sums = row_rests
     for first in range(0, padded, BLOCK):
@@ -125,8 +123,8 @@ def prologue(
                 tl.store(codes + member * padded + inputs, code.to(tl.int8), exist[:, None])
             correction = correction_of(groups, WIDTHS)
             if SUBNORMAL:
-                lacking = tl.sum(code, 1) * correction
-                store_scales(staged, scale * inverse, lacking, first, padded, UNIT > 0, WIDTHS[0])
+                rest = 0.5 * (tl.sum(code, 1) * correction).to(tl.float32)
+                store_scales(staged, scale * inverse, rest, first, padded, UNIT > 0)
             elif PER_GROUP:
                 tl.store(token_scales + member * (padded // 128) + groups, scale, exist)
             elif first == 0:

@@ -79,9 +79,7 @@ def stage(
         in_scales = subnormal and unit > 0  # rests
         dtype = torch.int64 if integers else torch.float32
         if subnormal:
-            size = subnormal_size(
-                sets, tokens, padded // SPAN_INPUTS, grouped=unit > 0, width=layer.widths[0]
-            )
+            size = subnormal_size(sets, tokens, padded // SPAN_INPUTS, grouped=unit > 0)
             scales = torch.empty(size, dtype=torch.float32, device=x.device)
         else:
             scales = empty(torch.float32, tokens, padded // GROUP_INPUTS if kind.by_groups else 1)
