@@ -113,7 +113,7 @@ def test_bandwidth_of_anything_else() -> None:
     ("kind", "precision", "options", "reason"),
     [
         ("mos", "fast", {}, "by avx512 up to 4 tokens, in tiles of amx from 5 on"),
-        ("planes", "fast", {"bits": 4}, "by avx512 up to 4 tokens, in tiles of amx from 5 on"),
+        ("planes", "fast", {"bits": 4}, "by avx512 up to 5 tokens, in tiles of amx from 6 on"),
         ("planes", "fast", {"bits": 8}, "by avx512 up to 15 tokens, in tiles of amx from 16 on"),
         ("planes", "high", {"bits": 4}, "by avx512 up to 2 tokens, in tiles of amx from 3 on"),
         ("planes", "exact", {"bits": 4}, "by avx512"),
@@ -132,7 +132,7 @@ def test_what_amx_computes(
     monkeypatch.setattr(cpu, "instruction_set", lambda: "amx")
     # What the library says of a machine that has it.
     monkeypatch.setattr(
-        native, "tile_columns", lambda active_bits: 5 if active_bits < 7 else 8 if active_bits < 8 else 16
+        native, "tile_columns", lambda active_bits: 5 if active_bits < 3 else 6 if active_bits < 8 else 16
     )
     layer = cases.make(kind, 256, 1024, 1, **options)
     module = make_linear(layer.packed, dtype=torch.float16, backend="cpu", precision=precision)

@@ -6,6 +6,7 @@
 #include "core/half.h"
 #include "cpu/checks.h"
 #include "cpu/codebook/linear.h"
+#include "cpu/codebook/pieces.h"
 #include "lowbit.h"
 
 namespace lowbit {
@@ -106,13 +107,6 @@ lowbit_status run(const lowbit_input& x, const lowbit_vector* bias, const lowbit
                                token_pieces > 0 ? kernels.pieces : nullptr, token_pieces});
 }
 
-// For layers that take activations as they are: bf16 is one piece, fp16 two, and fp32 has too many, in tables
-// too.
-int32_t token_pieces(const lowbit_input& x, lowbit_precision precision, lowbit_dtype tables) {
-  if (precision != LOWBIT_FAST || x.dtype == LOWBIT_F32 || tables == LOWBIT_F32) return 0;
-  return x.dtype == LOWBIT_BF16 ? 1 : 2;
-}
-
 }  // namespace
 }  // namespace lowbit
 
@@ -127,7 +121,7 @@ extern "C" lowbit_status lowbit_codebook_channel_linear(const lowbit_codebook_ch
     return bad;
   }
   if (const lowbit_status bad = check_channel(*weight)) return bad;
-  return run(*x, bias, *y, token_pieces(*x, precision, weight->dtype),
+  return run(*x, bias, *y, codebook::channel_pieces(x->dtype, precision, weight->dtype, weight->axis),
              [&](const codebook::Call& call) { return codebook::channel_linear(*weight, call); });
 }
 
@@ -140,11 +134,10 @@ extern "C" lowbit_status lowbit_codebook_scalar_linear(const lowbit_codebook_sca
     return bad;
   }
   if (const lowbit_status bad = check_scalar(*weight)) return bad;
-  // Of int8 codes.
-  const int32_t code_pieces = precision == LOWBIT_FAST && weight->tables_dtype != LOWBIT_F32 ? 1 : 0;
-  return run(*x, bias, *y, code_pieces, [&](const codebook::Call& call) {
-    return codebook::scalar_linear(*weight, precision == LOWBIT_FAST, call);
-  });
+  return run(*x, bias, *y, codebook::scalar_pieces(precision, weight->tables_dtype),
+             [&](const codebook::Call& call) {
+               return codebook::scalar_linear(*weight, precision == LOWBIT_FAST, call);
+             });
 }
 
 extern "C" lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vector* weight,
@@ -156,7 +149,8 @@ extern "C" lowbit_status lowbit_codebook_vector_linear(const lowbit_codebook_vec
     return bad;
   }
   if (const lowbit_status bad = check_vector(*weight)) return bad;
-  return run(*x, bias, *y, token_pieces(*x, precision, weight->dtype), [&](const codebook::Call& call) {
-    return codebook::vector_linear(*weight, precision == LOWBIT_FAST, call);
-  });
+  return run(*x, bias, *y, codebook::vector_pieces(x->dtype, precision, weight->dtype),
+             [&](const codebook::Call& call) {
+               return codebook::vector_linear(*weight, precision == LOWBIT_FAST, call);
+             });
 }

@@ -7,13 +7,6 @@ namespace {
 
 constexpr int64_t kFastGroup = 128;  // inputs per activation scale at precision fast
 
-lowbit_precision precision_of(const std::string& name) {
-  if (name == "fast") return LOWBIT_FAST;
-  if (name == "high") return LOWBIT_HIGH;
-  if (name == "exact") return LOWBIT_EXACT;
-  raise("ValueRangeError", "unknown precision", py::str(name), py::str("fast, high, exact"));
-}
-
 lowbit_input input_of(const py::array& x) {
   expect_floats(x, "x", {kAny, kAny});
   return {x.data(), float_dtype(x, "x"), x.shape(0), x.shape(1), x.shape(1)};
@@ -70,6 +63,13 @@ py::array run(const py::array& x, int64_t out_features, Call&& call) {
 }
 
 }  // namespace
+
+lowbit_precision precision_of(const std::string& name) {
+  if (name == "fast") return LOWBIT_FAST;
+  if (name == "high") return LOWBIT_HIGH;
+  if (name == "exact") return LOWBIT_EXACT;
+  raise("ValueRangeError", "unknown precision", py::str(name), py::str("fast, high, exact"));
+}
 
 py::array signs_linear(const py::array& x, const py::array& tiles, int64_t out_features,
                        const OptionalArray& scales, int64_t group_size, const OptionalArray& router,

@@ -5,6 +5,9 @@
 
 namespace lowbit::python {
 
+// "fast", "high" or "exact"; anything else raises ValueRangeError.
+lowbit_precision precision_of(const std::string& name);
+
 py::array signs_linear(const py::array& x, const py::array& tiles, int64_t out_features,
                        const OptionalArray& scales, int64_t group_size, const OptionalArray& router,
                        const OptionalArray& in_scales, const OptionalArray& out_scales,

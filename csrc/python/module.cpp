@@ -1,6 +1,7 @@
 // lowbit._native: what needs no torch. Packing, capabilities, and the kernels on NumPy arrays.
 #include <pybind11/stl.h>
 
+#include "cpu/codebook/pieces.h"
 #include "python/linear.h"
 #include "python/packing.h"
 
@@ -47,6 +48,31 @@ uint64_t read(const std::vector<py::array>& arrays, int32_t accumulators, int64_
   return sum;
 }
 
+lowbit_dtype dtype_of(const std::string& name) {
+  if (name == "float32") return LOWBIT_F32;
+  if (name == "float16") return LOWBIT_F16;
+  if (name == "bfloat16") return LOWBIT_BF16;
+  raise("DtypeError", "unknown dtype", py::str(name), py::str("float32, float16, bfloat16"));
+}
+
+int64_t codebook_tile_tokens(const std::string& kind, const std::string& x, const std::string& tables,
+                             const std::string& precision, int32_t axis) {
+  const lowbit_dtype x_dtype = dtype_of(x), tables_dtype = dtype_of(tables);
+  const lowbit_precision level = precision_of(precision);
+  int32_t pieces;
+  if (kind == "codebook_channel") {
+    pieces = codebook::channel_pieces(x_dtype, level, tables_dtype, axis);
+  } else if (kind == "codebook_scalar") {
+    pieces = codebook::scalar_pieces(level, tables_dtype);
+  } else if (kind == "codebook_vector") {
+    pieces = codebook::vector_pieces(x_dtype, level, tables_dtype);
+  } else {
+    raise("ValueRangeError", "unknown kind", py::str(kind),
+          py::str("codebook_channel, codebook_scalar, codebook_vector"));
+  }
+  return pieces > 0 ? codebook::kPanelTokens : 0;
+}
+
 void set_num_threads(int32_t threads) {
   if (threads < 0) raise("ValueRangeError", "threads must not be negative", py::int_(threads));
   lowbit_set_num_threads(threads);
@@ -68,6 +94,11 @@ PYBIND11_MODULE(_native, m) {
   m.def("tile_columns", &lowbit_tile_columns, py::arg("active_bits"),
         "Columns of activations from which the instruction set in use multiplies so many planes in tile "
         "registers; 0: never.");
+  m.def("codebook_tile_tokens", &codebook_tile_tokens, py::arg("kind"), py::arg("x_dtype"),
+        py::arg("tables_dtype"), py::arg("precision"), py::arg("axis") = 0,
+        "Tokens from which a codebook layer may be multiplied in tile registers where the machine has them;\n"
+        "0: never. kind is 'codebook_channel', 'codebook_scalar' or 'codebook_vector', dtypes are "
+        "'float32', 'float16'\nor 'bfloat16'.");
   m.def("num_threads", &lowbit_get_num_threads, "Threads used by the next calls.");
   m.def("set_num_threads", &set_num_threads, py::arg("threads"),
         "Sets the number of threads; 0 is one per available core.");

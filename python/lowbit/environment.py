@@ -16,7 +16,8 @@ import lowbit
 # Instruction sets that decide which kernel runs; everything else a CPU can do is noise in a report.
 _ISA_FLAGS = (
     *("avx2", "fma", "f16c", "avx_vnni"),
-    *("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512vbmi", "avx512_bf16", "amx_int8"),
+    *("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512vbmi", "avx512_bf16", "gfni"),
+    *("amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimddp", "i8mm"),
 )
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "safetensors")

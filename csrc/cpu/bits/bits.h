@@ -73,8 +73,8 @@ struct BitsKernels {
                   int64_t tile_begin, int64_t tile_end, std::byte* work);
   void (*product_exact)(const lowbit_bits& weight, int active_planes, const FloatColumns& x,
                         const Epilogue& epilogue, int64_t tile_begin, int64_t tile_end);
-  // What product() keeps between its passes over so many columns, far more than a lent thread's stack may
-  // hold.
+  // What product() keeps between its passes over so many columns, tens of KB. It stays off the stack, which
+  // of a lent thread may be small; there up to 34 KB are used, by the expanded form's blocks of columns.
   int64_t (*work_bytes)(int active_planes, int64_t columns);
   // Fewer tiles than this in a call to product() lose time to what it prepares for all of them.
   int64_t (*least_tiles)(int active_planes, int64_t columns);

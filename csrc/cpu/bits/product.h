@@ -82,8 +82,10 @@ class Product {
   // codes; those are multiplied in nibbles, in registers.
   static constexpr bool kExpanded =
       (kPlanes > 2 || kRegisterColumns < 4) && (kPlanes < 8 || Isa::kFullByteDot);
-  // Columns that share one pass over a tile. In the expanded form, as many as keep floats and expanded
-  // weights in the first cache.
+  // Columns that share one pass over a tile. In the expanded form, as many as keep their floats, expanded
+  // weights and the sums of a group, 22 KB, in a first cache of 32 KB; sums between the pieces of a longer
+  // run, which only activations of few bits and `high` have, are 12 KB more and do not all fit. All of it is
+  // on the stack.
   static constexpr int64_t kBlockColumns = kExpanded ? 48 : kRegisterColumns;
   // Up to kRegisterColumns columns. Never inlined, so that profiles and benchmarks/asm_report can name each
   // loop.

@@ -210,6 +210,9 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
                               int32_t* sums, int32_t* unstored, Before& before) const {
     static_assert(kExpandedBlocks == 2 * kStepBlocks);
     const bool two = blocks > kStepBlocks;
+    // From here on all sums of the group before are in memory; those of its last tile come at n == 1. Sooner
+    // they must not be read.
+    constexpr int kBeforeStored = 1;
     load_codes<kCodes>(codes, blocks);
     if (two) load_codes<kCodes + 1>(codes + kStepBlocks * kBlockInputs, blocks - kStepBlocks);
     each([&]<int n>() LOWBIT_LAMBDA_INLINE {
@@ -221,12 +224,12 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
       more ? Tiles::load<n>(sums + 16 * n, kSumsBytes) : Tiles::zero<n>();
       Tiles::load<kWeights>(expanded + 64 * n, kBlockBytes);
       Tiles::multiply<n, kCodes, kWeights, kValues>();
-      if constexpr (n > 0) before.some();
+      if constexpr (n >= kBeforeStored) before.some();
       if (two) {
         Tiles::load<kWeights + 1>(expanded + kStepBytes + 64 * n, kBlockBytes);
         Tiles::multiply<n, kCodes + 1, kWeights + 1, kValues>();
       }
-      if constexpr (n > 0) before.some();
+      if constexpr (n >= kBeforeStored) before.some();
     });
     before.rest();
   }

@@ -191,11 +191,7 @@ lowbit_status multiply_many(const lowbit_codebook_channel& weight, const Call& c
 }  // namespace
 
 lowbit_status channel_linear(const lowbit_codebook_channel& weight, const Call& call) {
-  if (call.x.rows >= kPanelTokens && call.kernels.lanes > 1) {
-    Call many = call;
-    if (weight.axis != 0) many.pieces = nullptr;  // sums by label are of fp32 values
-    return multiply_many(weight, many);
-  }
+  if (call.x.rows >= kPanelTokens && call.kernels.lanes > 1) return multiply_many(weight, call);
   return for_tokens(call, kMaxTokens, [&](const Call& some) { return multiply_few(weight, some); });
 }
 

@@ -11,13 +11,9 @@
 #include "core/function_ref.h"
 #include "core/scratch.h"
 #include "cpu/codebook/linear.h"
+#include "cpu/codebook/pieces.h"
 
 namespace lowbit::codebook {
-
-// From so many tokens on panels are worth it. Their sums differ in order, and so in their last bits, from
-// those of the forms for few tokens, which batches of up to 32 must keep.
-constexpr int64_t kPanelTokens = 48;
-static_assert(kPanelTokens > 32);
 
 // Tokens whose panels are made at a time: their fp32 values fit the last level cache.
 constexpr int64_t kPanelBlock = 256;

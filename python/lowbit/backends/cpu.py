@@ -67,6 +67,7 @@ def instruction_set() -> str:
     return str(_native.current_isa())
 
 
+# The argument whose dtype is that of a layer's tables.
 _TABLES = {"codebook_scalar": "tables", "codebook_vector": "codebooks", "codebook_channel": "weight"}
 
 
@@ -75,19 +76,20 @@ def _by_tiles(kind: str, dtype: torch.dtype, named: dict[str, Any]) -> str:
     from lowbit import _native
 
     precision, bits = PRECISIONS[named["precision"]], named.get("activation_bits", 0)
-    if kind in TILED_KINDS and (bits or precision != "exact"):
+    if kind in TILED_KINDS:
+        if precision == "exact" and not bits:
+            return "by avx512"
         # Columns are of bytes: a token of 16-bit or 8-bit activations is two.
         columns = 2 if bits == 8 or (not bits and precision == "high") else 1
         least = -(-_native.tile_columns(named.get("active_bits", 1)) // columns)
-        return f"by avx512 up to {least - 1} tokens, in tiles of amx from {least} on"
-    if precision != "fast" or kind in TILED_KINDS or named[_TABLES[kind]].dtype == torch.float32:
-        return "by avx512"  # tiles take tables of 16 bits
-    if kind == "codebook_scalar":
-        return "by avx512 up to 47 tokens, in tiles of amx from 48 on"
-    by_rows = kind == "codebook_vector" or (kind == "codebook_channel" and named["axis"] == 0)
-    if by_rows and dtype != torch.float32:
-        return "by avx512; 48 tokens or more in tiles of amx where rows are expanded"
-    return "by avx512"
+    else:
+        x, tables = (str(found).removeprefix("torch.") for found in (dtype, named[_TABLES[kind]].dtype))
+        least = _native.codebook_tile_tokens(kind, x, tables, precision, named.get("axis", 0))
+    if least == 0:
+        return "by avx512"
+    if kind in ("codebook_channel", "codebook_vector"):
+        return f"by avx512; {least} tokens or more in tiles of amx where rows are expanded"
+    return f"by avx512 up to {least - 1} tokens, in tiles of amx from {least} on"
 
 
 class CpuBackend:
