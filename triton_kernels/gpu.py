@@ -33,6 +33,11 @@ class Gpu(NamedTuple):
     shipped: Mapping[str, tuning.Tiles] = _NONE
     amd: bool = False
 
+    @property
+    def lanes(self) -> int:
+        """Of a warp."""
+        return 64 if self.amd else 32
+
     def tiles(self, product: str) -> tuning.Tiles | None:
         """Measured ones, else shipped ones, else None: those that shape and GPU suggest."""
         origin, found = MEASURED, self.tuned.get(product)

@@ -53,6 +53,10 @@ class Facts:
     warpgroup: bool
     waits: str
 
+    def per_weight(self, warps: int) -> float:
+        """Thread instructions."""
+        return LANES * warps * self.instructions / self.weights
+
     def row(self) -> list[Any]:
         return [getattr(self, field.name) for field in fields(self)]
 

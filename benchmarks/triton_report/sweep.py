@@ -3,14 +3,17 @@
     make triton-sweep
 
 reads every kind and compiles those whose code, as Triton reads it, is not in the file yet, several seconds
-each; it can be ended and started again. What is picked and spills is told, and ends with status 1.
+each; it can be ended and started again. What is picked and spills is told, and ends with status 1. The file
+has a digest of what all kinds were read from, so that a test need read none to know whether it is of today.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import tokenize
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -19,17 +22,19 @@ from typing import Any, NamedTuple
 
 import triton
 import typer
+from lowbit.triton_kernels import bits
 from rich.progress import track
 
 from .compiling import Entry, entry, hush
 from .kinds import kinds
 from .source import read
 from .static import TARGETS
+from .targets import NVIDIA
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "benchmarks" / "results" / "triton_sweep.json"
 CACHE = ROOT / "build" / "triton_sweep"
-SWEPT = ("sm_80", "sm_90", "sm_100", "sm_120")
+SWEPT = tuple(target.name for target in NVIDIA)
 
 
 class Row(NamedTuple):
@@ -94,6 +99,28 @@ def code_of(target: str, kind: str) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
+def digest_of_inputs() -> str:
+    """Of all that codes depend on: the kernels, how every kind of every target launches them, and Triton."""
+    sources = [path.read_text(encoding="utf-8") for path in sorted(Path(bits.__path__[0]).glob("*.py"))]
+    kernels = [list(_tokens(source)) for source in sources if "@triton.jit" in source]
+    launches = [
+        (target, kind, launch.signature, launch.constexprs, launch.options, launch.weights, launch.divisible)
+        for target in SWEPT
+        for kind, launch in kinds(TARGETS[target]).items()
+    ]
+    return hashlib.sha256(repr((triton.__version__, kernels, launches)).encode()).hexdigest()
+
+
+def _tokens(source: str) -> Iterator[str]:
+    """Without comments and docstrings."""
+    starts_line = True
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.COMMENT, tokenize.NL) or (token.type == tokenize.STRING and starts_line):
+            continue
+        starts_line = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+        yield token.string
+
+
 def row_of(target: str, kind: str) -> Row:
     """Compiles it."""
     return _row(code_of(target, kind), entry(kinds(TARGETS[target])[kind], TARGETS[target]), kind)
@@ -126,6 +153,7 @@ def document(rows: Iterable[Row]) -> str:
     """A kind a line."""
     lines = ",\n".join(json.dumps(row) for row in rows)
     head = '"note": "compiled, never run on a GPU", "triton": ' + json.dumps(triton.__version__)
+    head += f', "inputs": "{digest_of_inputs()}"'
     return f'{{{head},\n"columns": {json.dumps(Row._fields)},\n"rows": [\n{lines}\n]}}\n'
 
 

@@ -13,7 +13,7 @@ from report import markdown_table
 from shapes import MODELS
 
 from .choice import LEAST_GAIN, TOKENS, Choice
-from .facts import LANES, Facts
+from .facts import Facts
 
 # Architecture and multiprocessors: the GPUs with these, and what was chosen for them.
 Chosen = Mapping[tuple[int, int], tuple[Sequence[Gpu], Sequence[Choice]]]
@@ -22,6 +22,8 @@ Chosen = Mapping[tuple[int, int], tuple[Sequence[Gpu], Sequence[Choice]]]
 Code = Mapping[int, Mapping[Variant, Facts]]
 
 SHOWN = "llama3-8b"
+# Thread instructions a weight that usual tiles keep to, by digits and whether rows have scales inside.
+BUDGETS = {((1,), False): 0.55, ((1,), True): 1.0, ((4,), True): 1.0}
 
 
 def document(chosen: Chosen, code: Code) -> str:
@@ -53,6 +55,13 @@ def document(chosen: Chosen, code: Code) -> str:
                 "others where there are any (programs a multiprocessor, rows, warps, stages; with 0 programs "
                 "rows are never split).",
                 markdown_table(("layer", *(_title(gpus) for gpus, _ in chosen.values())), _calls(chosen)),
+                "## Beyond the budget of instructions",
+                "Tiles are chosen by time, of which instructions are a part: with 16 rows a warp, small "
+                "layers fill the GPU and columns are spread over more warps, at more instructions a weight. "
+                "Codes of shipped tiles, of all targets, and how many of them take more thread instructions "
+                "a weight than the budget of their kind; the most that one takes. `fast` of whole rows has "
+                "no tile of 16 columns within it.",
+                markdown_table(("layer", "columns", "budget", "codes", "beyond", "most"), _beyond(code)),
                 "## Code",
                 "Thread instructions per weight and registers of shipped tiles, rows x columns, by target "
                 "that has them, and shared memory in bytes. None spills. Rows are ragged where they are "
@@ -115,7 +124,18 @@ def _call(one: Choice) -> str:
 
 
 def _figures(variant: Variant, own: Facts) -> str:
-    return f"{LANES * variant.warps * own.instructions / own.weights:.2f}, {own.registers}"
+    return f"{own.per_weight(variant.warps):.2f}, {own.registers}"
+
+
+def _beyond(code: Code) -> Iterator[tuple[Any, ...]]:
+    found: dict[tuple[str, int, float], list[float]] = {}
+    for variant, own in ((variant, own) for each in code.values() for variant, own in each.items()):
+        product = variant.product
+        if (budget := BUDGETS.get((product.widths, product.grouped))) is not None:
+            key = (kind_of(str(product)), variant.columns, budget)
+            found.setdefault(key, []).append(own.per_weight(variant.warps))
+    for (kind, columns, budget), taken in sorted(found.items()):
+        yield kind, columns, budget, len(taken), sum(each > budget for each in taken), f"{max(taken):.2f}"
 
 
 def _code(code: Code) -> Iterator[tuple[Any, ...]]:

@@ -147,12 +147,14 @@ def test_whole_rows_in_fast(tokens, k):
         assert torch.equal(layer.native(x * factor, "fast"), y * factor)
 
 
-@pytest.mark.parametrize("tokens", [3, 9])
+@pytest.mark.parametrize(("stored", "tokens"), [(1, 3), (1, 9), (2, 9), (4, 9)])
 @pytest.mark.parametrize(("k", "group_size"), [(1, 128), (300, 128), (1024, 128), (2100, 256)])
-def test_groups_of_one_bit_in_fast(tokens, k, group_size):
+def test_groups_in_fast(stored, tokens, k, group_size):
     """The same with scales inside the row; one of them outweighs all others."""
-    layer = bits.make("planes", 70, k, 3, bits=1, bias=False, group_size=group_size)
+    layer = bits.make("planes", 70, k, 3, bits=stored, bias=False, group_size=group_size)
     layer.packed = bits.without_offsets(layer.packed)
+    # Half the rows have values of +-1 alone, whose bound is the tightest.
+    layer.packed.weight[1:, ::2] = ~layer.packed.weight[:1, ::2]
     layer.packed.scales[:, -1] *= 300
     x = cases.activations(tokens, k, torch.float32, 7)
     x[0, 130:] *= 2e-5
@@ -166,6 +168,19 @@ def test_groups_of_one_bit_in_fast(tokens, k, group_size):
     cases.check(layer, x[live], y[live], "fast")
     for factor in (2.0**90, 2.0**-90):
         assert torch.equal(layer.native(x[live] * factor, "fast"), y[live] * factor)
+
+
+@pytest.mark.parametrize("stored", [1, 2, 4])
+@pytest.mark.parametrize("k", [257, 513, 1025])
+def test_one_input_in_a_short_last_group_in_fast(k, stored):
+    """Whose scale outweighs all others: nothing is as small beside what sums start from."""
+    layer = bits.make("planes", 8, k, 3, bits=stored, bias=False)
+    layer.packed = bits.without_offsets(layer.packed)
+    layer.packed.weight[1:] = ~layer.packed.weight[:1]  # values of +-1
+    layer.packed.scales[:, :-1] *= 1e-3
+    x = torch.zeros(16, k)
+    x[:, -1] = 1 + torch.rand(16, generator=cases.generator(k))
+    cases.check(layer, x, layer.native(x, "fast"), "fast")
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,13 @@ def test_sixteen_columns_of_whole_rows_in_fast():
         assert config(by_128, 8, gpu)[1:4] == (tile[0], 8, tile[2])
     assert config(by_128._replace(group_size=64), 16, Gpu(132)).block_columns == 8
     assert config(by_128._replace(offsets=True), 16, Gpu(132)).block_columns == 8
+    assert config(by_128._replace(widths=(4,)), 16, Gpu(132)).block_columns == 16
+    assert config(by_128._replace(widths=(2, 1)), 16, Gpu(132)).block_columns == 8
 
 
 @pytest.mark.parametrize(
     ("widths", "capability", "warps"),
-    [((2, 1), (8, 0), 8), ((2, 1), (9, 0), 4), ((4, 1), (9, 0), 4), ((4,), (8, 0), 4), ((4,), (8, 6), 2)],
+    [((2, 1), (8, 0), 8), ((2, 1), (9, 0), 4), ((4, 1), (9, 0), 4), ((4,), (8, 6), 4), ((4,), (12, 0), 2)],
 )
 def test_sixteen_columns_of_whole_rows(widths, capability, warps):
     """Have the rows that 8 have, in warps of 16 where those of 32 spill."""

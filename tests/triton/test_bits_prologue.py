@@ -111,28 +111,37 @@ def test_scales_of_whole_rows_in_fast(k):
 
 
 @pytest.mark.parametrize("k", [130, 2100])
-def test_scales_and_rests_of_groups_in_fast(k):
-    """A rest is what the sum lacks, and what its start is too much."""
+@pytest.mark.parametrize("stored", [1, 2, 4])
+def test_scales_and_rests_of_groups_in_fast(stored, k):
+    """A rest and a start are what the sum lacks, and the start keeps sums from being negative."""
     tokens = 17
-    layer = bits.make("signs", 3, k)
+    layer = bits.make("planes", 3, k, bits=stored, group_size=128)
     x = cases.activations(tokens, k, torch.float32, 5)
     x[3] = 0
     x[4] *= 1e30
+    x[5] = 1
+    x[6] = -1
     staged = staged_by(x, layer.staged(), KINDS[0], 128, False, True)
     assert staged.rests is staged.sums is None
     quantised = quantize_activations(x, "fast")
     spans = -(-k // 1024)
-    groups = 8 * spans
-    scales = torch.nn.functional.pad(quantised.scales.double(), (0, groups - quantised.scales.shape[1]))
-    powers, found = (part.double() for part in staged.token_scales.split([32, 32 * 2 * groups]))
-    found = found.view(2, spans, 2, 8, subnormal.TILE).movedim(-1, 1).flatten(0, 1)[:tokens]
-    field = torch.arange(8)
-    expected = (
-        scales.view(tokens, spans, 8) / powers[:tokens, None, None] * torch.exp2(132.0 - field.double())
-    )
-    assert torch.equal(found[:, :, 0], expected)
-    lacking = staged.codes[0].double().view(tokens, spans, 8, 128).sum(-1) * torch.where(
-        field == 7, 0.5, -0.5
-    )
-    rest = (lacking - torch.exp2(15.0 + field // 2 * 2 - field)) * torch.exp2(field.double()) * expected
-    torch.testing.assert_close(found[:, :, 1], rest * 2.0**-149, rtol=2e-7, atol=0)
+    scales = torch.nn.functional.pad(quantised.scales.double(), (0, 8 * spans - quantised.scales.shape[1]))
+    powers, found = staged.token_scales.split([32, 32 * 24 * spans])
+    found = found.view(2, spans, 3, 8, subnormal.TILE).movedim(-1, 1).flatten(0, 1)[:tokens]
+    field = torch.arange(8) % (8 // stored)
+    counts = torch.exp2(stored * field.double())
+    own = scales.view(tokens, spans, 8) / powers[:tokens, None, None].double()
+    assert torch.equal(found[:, :, 0].double(), own * 2.0**132 / counts)
+    codes = staged.codes[0].double().view(tokens, spans, 8, 128)
+    topmost = field == 8 // stored - 1
+    lacking = codes.sum(-1) * torch.where(topmost, 0.5, 0.5 - 2 ** (stored - 1))
+    digits = 2**stored - 1
+    largest = digits * codes.abs().sum(-1)  # twice any product
+    power = torch.exp2(largest.clamp(min=1).log2().floor()) * (largest > 0)
+    start = found[:, :, 2].contiguous().view(torch.int32).double()
+    assert torch.equal(start, counts * power + (counts * lacking).floor())
+    error = found[:, :, 1].double() - (lacking - start / counts) * 2.0**-17 * own
+    assert bool((error.abs() <= 2.0**-24 * power * 2.0**-17 * own).all())
+    lowest = torch.where(topmost, -(2 ** (stored - 1)), 0) * codes.clamp(min=0).sum(-1)
+    lowest += torch.where(topmost, digits - 2 ** (stored - 1), digits) * codes.clamp(max=0).sum(-1)
+    assert bool((start + counts * lowest >= 0).all())

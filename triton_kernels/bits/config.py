@@ -78,8 +78,9 @@ class Product(NamedTuple):
     @property
     def subnormal(self) -> bool:
         """Whether a multiply-add brings the scales of activations to sums: subnormal.py."""
-        simple = not self.grouped or (self.unit == GROUP_INPUTS and not self.offsets)
-        return self.fast and self.widths == (1,) and simple
+        if self.grouped:
+            return self.fast and len(self.widths) == 1 and self.unit == GROUP_INPUTS and not self.offsets
+        return self.fast and self.widths == (1,)
 
     @property
     def mixed(self) -> bool:
@@ -162,8 +163,8 @@ def config(product: Product, tokens: int, gpu: Gpu) -> Config:
     # 32 rows and 16 columns a warp spill, but on sm_90, where columns come to wgmma from shared memory.
     fast_rows = product.subnormal and not product.grouped
     sums = fast_rows or (product.form == "integers" and product.mixed)
-    # So do digits of four bits on sm_80, in parts of rows.
-    sums |= product.form == "integers" and product.widths == (4,) and gpu.capability == (8, 0)
+    # So do digits of four bits on sm_80, 86 and 89, in parts of rows.
+    sums |= product.form == "integers" and product.widths == (4,) and gpu.capability[0] == 8
     wgmma = gpu.capability[0] == 9 and (fast_rows or warps >= 4)
     if sums and width > 8 and not gpu.amd and not wgmma:
         warps = max(warps, rows // 16)
@@ -191,7 +192,7 @@ def _tile(product: Product, columns: int, gpu: Gpu) -> tuple[int, int, int]:
     two_warps = gpu.amd or not scaled or product.widths == (4, 2)
     spans = 4 in product.widths and product.turn_inputs(4) == SPAN_INPUTS and two_warps
     ragged = scaled and product.grouped and not product.whole_turns
-    if not gpu.amd and (found := _exception(product, gpu.capability[0], ragged)) is not None:
+    if not gpu.amd and (found := _exception(product, gpu.capability, ragged)) is not None:
         return found[0], width, found[1]
     if ragged and product.mixed and gpu.capability[0] >= 10:
         return 64, width, 4
@@ -199,15 +200,18 @@ def _tile(product: Product, columns: int, gpu: Gpu) -> tuple[int, int, int]:
     return (64, width, 2) if spans or narrow else (128, width, 4)
 
 
-def _exception(product: Product, major: int, ragged: bool) -> tuple[int, int] | None:
+def _exception(product: Product, capability: tuple[int, int], ragged: bool) -> tuple[int, int] | None:
     """Rows and warps of kinds whose usual tiles spill 8 to 32 bytes on one architecture.
 
     `make triton-sweep` finds them. Scaled sums of one bit, of 16 columns, take 1.03 instructions a weight by
     wgmma, whose starts have to be moved, and 0.91 by two warps, which multiply as those of sm_80.
     """
+    major, minor = capability
     if major == 8 and product.widths == (1,) and product.offsets and product.unit == GROUP_INPUTS:
         return 64, 2
-    if major == 9 and product.subnormal and product.grouped:
+    if major == 8 and minor > 0 and (found := _exception_86(product, ragged)) is not None:
+        return found
+    if product.subnormal and product.grouped and (major == 9 or (major == 10 and product.widths == (2,))):
         return 64, 2
     if major == 9 and product.widths == (2, 1) and product.unit == 64 and product.fast:
         return 64, 2
@@ -216,6 +220,15 @@ def _exception(product: Product, major: int, ragged: bool) -> tuple[int, int] | 
     if major == 12 and ragged and product.widths == (2,) and product.unit == 64:
         return 128, 4
     return None
+
+
+def _exception_86(product: Product, ragged: bool) -> tuple[int, int] | None:
+    """The same of sm_86 and sm_89."""
+    if product.fast:
+        return (128, 4) if product.widths == (4, 2) and not product.grouped else None
+    by_64 = ragged and product.widths == (2,) and product.unit == 64
+    by_128 = product.widths == (2, 1) and product.offsets and product.unit == GROUP_INPUTS
+    return (64, 4) if by_64 or by_128 else None
 
 
 def _gemm(product: Product, columns: int, gpu: Gpu) -> Config:
@@ -234,7 +247,9 @@ def _gemm(product: Product, columns: int, gpu: Gpu) -> Config:
     crowded = offsets or (several and (converted or product.form == "integers"))
     narrow = columns <= 64
     if (crowded or converted) and (gpu.amd or (gpu.capability[0] == 9 and not narrow)):
-        rows, width, warps = 64, 64 if narrow else 128, 4
+        # Three digits and 128 columns of sums in integers leave four warps no registers: 224 bytes on sm_90.
+        crowd = product.form == "integers" and len(product.widths) > 2 and not (narrow or gpu.amd)
+        rows, width, warps = 64, 64 if narrow else 128, 8 if crowd else 4
     elif narrow or crowded:
         width = 64
         stages = 2 if crowded or converted else 3

@@ -36,7 +36,7 @@ def _signs(gpu: Gpu) -> Iterator[Launch]:
 
 def _planes(gpu: Gpu) -> Iterator[Launch]:
     for bits in (2, 3, 4, 8):
-        for precision, tokens in ((_HIGH, 1), (_HIGH, 8), (_FAST, 8)):
+        for precision, tokens in ((_HIGH, 1), (_HIGH, 8), (_FAST, 8), (_FAST, 16)):
             name = f"planes, W{bits} g128, {PRECISIONS[precision]}, {tokens} tokens"
             yield product_launch(name, layer_of(bits, 128), Kind(precision, 0), tokens, gpu)
     yield product_launch(

@@ -41,7 +41,7 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[
     subnormal = own.subnormal and plan.kernel == "product"
     columns, prologue = stage(x, layer, kind, own.unit if layer.grouped else 0, integers, subnormal)
     if plan.splits == 1:
-        return [prologue, _product(y, layer, kind, columns, plan, own)]
+        return [prologue, _product(y, layer, kind, columns, plan, own, gpu)]
     parts = torch.empty(
         plan.splits,
         x.shape[0] * (kind.columns if integers else 1),
@@ -51,7 +51,7 @@ def calls(x: Tensor, layer: BitsLayer, kind: Kind, y: Tensor, gpu: Gpu) -> list[
     )
     return [
         prologue,
-        _product(parts, layer, kind, columns, plan, own),
+        _product(parts, layer, kind, columns, plan, own, gpu),
         _combine(y, parts, layer, kind, columns, integers, subnormal),
     ]
 
@@ -82,7 +82,7 @@ def _factor(layer: BitsLayer, integers: bool) -> int | float:
 
 
 def _product(
-    target: Tensor, layer: BitsLayer, kind: Kind, columns: Columns, plan: Config, own: Product
+    target: Tensor, layer: BitsLayer, kind: Kind, columns: Columns, plan: Config, own: Product, gpu: Gpu
 ) -> Call:
     unit, integers = own.unit, own.form == "integers"
     tokens = columns.codes.shape[1] // kind.columns
@@ -127,7 +127,7 @@ def _product(
         "SUBNORMAL": own.subnormal,
         "QUADS": not crowded and _in_fours(layer, own),
         "HALVED": own.halved,
-        "ROW_PARTS": 2 if plan.block_rows >= 32 * plan.warps and not crowded else 1,
+        "ROW_PARTS": 2 if plan.block_rows >= gpu.lanes * plan.warps and not crowded else 1,
     }
     return Call(product, grid, arguments, constexprs, options)
 
@@ -184,4 +184,5 @@ def _combine(
         "BLOCK_TOKENS": COMBINED_TOKENS,
     }
     grid = (-(-tokens // COMBINED_TOKENS), row_tiles(layer.segments, COMBINED_ROWS))
-    return Call(combine, grid, arguments, constexprs, {"num_warps": 4})
+    # Of four warps ptxas takes 32 registers a thread on sm_90 and spills two.
+    return Call(combine, grid, arguments, constexprs, {"num_warps": 8})

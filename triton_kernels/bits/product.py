@@ -279,7 +279,9 @@ def product(
                 scales,
                 row_groups,
                 groups,
+                WIDTHS[p],
                 GROUP_UNITS,
+                (WIDTHS[p] + 1) // 2 if HALVED else WIDTHS[p],
                 QUADS,
             )
         else:

@@ -123,8 +123,10 @@ def prologue(
                 tl.store(codes + member * padded + inputs, code.to(tl.int8), exist[:, None])
             correction = correction_of(groups, WIDTHS)
             if SUBNORMAL:
-                rest = 0.5 * (tl.sum(code, 1) * correction).to(tl.float32)
-                store_scales(staged, scale * inverse, rest, first, padded, UNIT > 0)
+                lacking = tl.sum(code, 1) * correction
+                magnitudes = tl.sum(tl.abs(code), 1)
+                own_scale = scale * inverse
+                store_scales(staged, own_scale, lacking, magnitudes, first, padded, UNIT > 0, WIDTHS[0])
             elif PER_GROUP:
                 tl.store(token_scales + member * (padded // 128) + groups, scale, exist)
             elif first == 0:
