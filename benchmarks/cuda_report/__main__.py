@@ -10,7 +10,7 @@ from report import write_json
 from rich.console import Console
 
 from . import tables
-from .cases import CASES, Row, memory_bound_until, ratios, rows
+from .cases import CASES, SQUARE, Row, memory_bound_until, ratios, rows
 from .disassembly import tool
 from .gpus import ASSUMPTIONS, GPUS
 from .plans import Planner
@@ -33,9 +33,7 @@ def main(library: Path = LIBRARY, results: Path = RESULTS) -> None:
         planner = Planner(library)
         estimates = list(rows(planner, static))
         bounds = {
-            case.title: {
-                gpu.name: memory_bound_until(planner, static, case, *tables.SQUARE, gpu) for gpu in GPUS
-            }
+            case.title: {gpu.name: memory_bound_until(planner, static, case, *SQUARE, gpu) for gpu in GPUS}
             for case in CASES
         }
         beside = ratios(planner, static)

@@ -8,8 +8,8 @@ from typing import Any
 
 from .codebooks import CODEBOOKS, Product, dequantized_us, product
 from .estimate import Work, estimate
-from .gpus import GPUS, L2_BYTES_PER_CLOCK, LAUNCH_NS, START_NS, Gpu, gap_ns
-from .kernels import COLUMNS, FORMS, find
+from .gpus import DEPENDENT_CLOCKS, GPUS, L2_BYTES_PER_CLOCK, LAUNCH_NS, START_NS, Gpu, gap_ns
+from .kernels import COLUMNS, FLUSHES, FORMS, find
 from .occupancy import occupancy
 from .plans import BitsCase, Case, Planner, VectorCase
 from .static import Entry
@@ -21,10 +21,13 @@ SHAPES = (
     (8192, 8192),
     (28672, 8192),
 )  # out_features, in_features
+SQUARE = (8192, 8192)
 TOKENS = (1, 4, 8, 16)
+GEMM_TOKENS = (32, 64, 128, 256)  # of layers on bit tiles
 RATIO_TOKENS = (1, 16, 32, 64, 128, 256)
 MOST_TOKENS = 256  # to look for the end of the memory-bound range
 GEMV_COLUMNS = 16  # of a pass over the weight
+GEMM_COLUMNS, GEMM_ROWS, GEMM_WARPS = 64, 128, 8  # of a block
 SPAN_INPUTS = 1024
 COPY_INSTRUCTIONS = 5  # of a 16-byte piece of a column on its way to shared memory
 COPIED_AT_ONCE = 2  # such pieces of a thread, of each tile of columns
@@ -71,8 +74,8 @@ class Row:
 
 
 def kernel_name(case: BitsCase, plan: dict[str, Any]) -> str | None:
-    """The kernel's name in the library, for the GEMVs: others are not estimated."""
-    column_tiles = 1 if min(plan["columns"], GEMV_COLUMNS) <= 8 else 2
+    """The kernel's name in the library, for the GEMVs."""
+    column_tiles = 1 if plan["columns"] <= 8 * plan["passes"] else 2
     digits = tuple(case.digits)
     form = {(1,): "one", (2,): "two", (4,): "four"}.get(digits, "planes" if set(digits) == {1} else "mixed")
     if plan["kernel"] == "b1_gemv":
@@ -80,6 +83,8 @@ def kernel_name(case: BitsCase, plan: dict[str, Any]) -> str | None:
     if plan["kernel"] == "imma_gemv":
         if case.group_size == -1 and case.precision != "fast":
             return f"gemv_whole<(Form){FORMS.index(form)}, {column_tiles}>"
+        if case.group_size == -1:
+            return f"gemv_by_row<(Form){FORMS.index(form)}, {column_tiles}>"
         by_32 = case.group_size != -1 and case.group_size % 128 != 0
         in_pairs = case.precision == "high" and not by_32 and case.activation_bits == 0
         if in_pairs and form in ("one", "two", "four"):
@@ -103,6 +108,12 @@ def rows(planner: Planner, static: Sequence[Entry]) -> Iterator[Row]:
                     row = one(planner, known, case, *shape, tokens, gpu)
                     if row is not None:
                         yield row
+    for case in (case for case in CASES if isinstance(case, BitsCase)):
+        for tokens in GEMM_TOKENS:
+            for gpu in GPUS:
+                row = one(planner, known, case, *SQUARE, tokens, gpu)
+                if row is not None:
+                    yield row
 
 
 def one(
@@ -115,7 +126,9 @@ def one(
     gpu: Gpu,
 ) -> Row | None:
     plan = planner.explain(case, out_features, in_features, tokens, gpu.architecture, gpu.multiprocessors)
-    if isinstance(case, BitsCase):
+    if isinstance(case, BitsCase) and plan["kernel"] == "gemm":
+        done = gemm(case, plan, known, out_features, in_features, gpu)
+    elif isinstance(case, BitsCase):
         done = bits(case, plan, known, out_features, in_features, tokens, gpu)
     else:
         done = product(case, plan, known, out_features, in_features, gpu)
@@ -191,6 +204,51 @@ def bits(
         splits=splits,
     )
     return Product(entry.kernel, blocks, threads // 32, resident, estimate(gpu, work, resident))
+
+
+def gemm(
+    case: BitsCase,
+    plan: dict[str, Any],
+    known: dict[tuple[str, int], Entry],
+    out_features: int,
+    in_features: int,
+    gpu: Gpu,
+) -> Product | None:
+    """The product of a layer on bit tiles with many tokens (csrc/cuda/bits/gemm.cu).
+
+    Every 64 columns read the weight anew, from DRAM where it is larger than L2. A turn of the loop is a field
+    of 128 inputs, and a warp loads weights in one of the turns that use up a superblock: it waits for what of
+    the latency the rest of this one does not cover. Columns and scales are taken to come in time.
+    """
+    if case.group_size == -1:
+        flush = "scales by row" if case.precision == "fast" else "whole rows"
+    else:
+        flush = "scales by 128" if case.group_size % 128 == 0 else "scales by 32"
+    entry = known.get((f"gemm::gemm_kernel<(Flush){FLUSHES.index(flush)}>", gpu.target))
+    if entry is None or entry.worst is None:
+        return None
+    kernel, loop, digits = find(entry.kernel), entry.worst, len(case.digits)
+    resident = occupancy(gpu, entry.registers, entry.shared, 32 * GEMM_WARPS)
+    blocks = -(-out_features // GEMM_ROWS) * plan["passes"]
+    read = plan["bytes"]["weight"] + plan["bytes"]["scales"]
+    turn_ns = loop.instructions * DEPENDENT_CLOCKS / gpu.clock_ghz
+    work = Work(
+        blocks=blocks,
+        weights=out_features * in_features * digits * plan["passes"],
+        bytes=read,
+        cached=read + blocks * digits * GEMM_COLUMNS * in_features,
+        l1=loop.l1_per_weight,
+        instructions=loop.per_weight,
+        alu=loop.pipes.get("ALU", 0.0),
+        macs=kernel.macs / kernel.weights,
+        mac_rate=gpu.int8_macs,
+        flight=loop.loaded,
+        loaded=loop.loaded,
+        turn=loop.instructions * 8 * digits / case.bits,
+        from_dram=1.0 if read > plan["passes"] * gpu.l2_mb * 1e6 else 1 / plan["passes"],
+        stall_ns=max(0.0, gpu.loaded_latency_ns - turn_ns * loop.under_way / loop.loaded),
+    )
+    return Product(entry.kernel, blocks, GEMM_WARPS, resident, estimate(gpu, work, resident))
 
 
 def digits_read(case: BitsCase, entry: Entry) -> int:

@@ -231,5 +231,13 @@ def dequantized_us(
     codes = out_features * in_features * case.books // case.size
     rate = gpu.l2_gbs if in_l2 and expanded <= gpu.l2_mb * 1e6 else gpu.dram_gbs * DRAM_EFFICIENCY
     expand = codes / (gpu.dram_gbs * DRAM_EFFICIENCY) + expanded / rate
-    multiply = max(expanded / rate, 2 * out_features * in_features * tokens / (gpu.f16_tflops * 1e3))
-    return (LAUNCH_NS + START_NS + expand + gap_ns(gpu) + START_NS + multiply) / 1e3
+    return (LAUNCH_NS + START_NS + expand + gap_ns(gpu)) / 1e3 + matmul_us(
+        out_features, in_features, tokens, gpu, rate
+    )
+
+
+def matmul_us(out_features: int, in_features: int, tokens: int, gpu: Gpu, rate: float) -> float:
+    """The vendor's matmul alone, with a fp16 weight that comes at `rate` bytes a nanosecond, at its best."""
+    expanded = F16_BYTES * out_features * in_features
+    multiply = 2 * out_features * in_features * tokens / (gpu.f16_tflops * 1e3)
+    return (START_NS + max(expanded / rate, multiply)) / 1e3

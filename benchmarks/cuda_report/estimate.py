@@ -68,6 +68,7 @@ class Work:
     before_ns: float = 0.0  # that a block takes before its first weight
     stall_ns: float | None = None  # that a turn waits for loads of its own; None: not looked at
     first: float = 0.0  # share of a block's weights that it asks for at once when it begins
+    from_dram: float = 1.0  # share of the bytes, where L2 has the rest from blocks before
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def rates(gpu: Gpu, work: Work, occupancy: Occupancy, blocks: int) -> dict[str, 
     turn = work.turn * per_instruction + (work.stall_ns or 0.0)
     waits = max(0.0, 1 - ahead) * turn
     found = {
-        "dram": gpu.dram_gbs * DRAM_EFFICIENCY,
+        "dram": gpu.dram_gbs * DRAM_EFFICIENCY / work.from_dram,
         "cache": gpu.l2_gbs * work.bytes / work.cached,
         "flight": warps * max(work.flight, work.loaded) / (gpu.loaded_latency_ns + waits),
         "issue": clock * ISSUE_PER_CLOCK * 32 / (work.instructions * per_byte),
@@ -139,13 +140,14 @@ def estimate(gpu: Gpu, work: Work, occupancy: Occupancy) -> Estimate:
         stream += wave(gpu, work, occupancy, rest)[0]
     nanoseconds = stream + START_NS + gpu.loaded_latency_ns + work.before_ns
     nanoseconds += ARRIVAL_NS if work.splits > 1 else 0
-    gbs = work.bytes / nanoseconds
+    from_dram = work.bytes * work.from_dram
+    gbs = from_dram / nanoseconds
     steady = rates(gpu, work, occupancy, 1)
     return Estimate(
         us=nanoseconds / 1e3,
         gbs=gbs,
         share=gbs / gpu.dram_gbs,
-        stream=work.bytes / stream / gpu.dram_gbs,
+        stream=from_dram / stream / gpu.dram_gbs,
         bound=bound,
         issue=gpu.dram_gbs / gpu.multiprocessors / steady["issue"],
         tensor=gpu.dram_gbs / gpu.multiprocessors / steady["tensor"] if "tensor" in steady else 0.0,

@@ -74,6 +74,12 @@ def _grouped(arguments: Sequence[int]) -> Kernel:
     )
 
 
+def _by_row(arguments: Sequence[int]) -> Kernel:
+    form, column_tiles = arguments
+    kernel = _grouped((form, column_tiles, 0))
+    return replace(kernel, title=f"bits {FORMS[form]}, scales by row, {8 * column_tiles} columns")
+
+
 def _pairs(arguments: Sequence[int]) -> Kernel:
     kernel = _grouped((*arguments, 0))
     return replace(kernel, title=kernel.title + " in pairs")
@@ -130,6 +136,7 @@ def _plain(title: str) -> Callable[[Sequence[int]], Kernel]:
 
 _KERNELS: tuple[tuple[str, Callable[[Sequence[int]], Kernel]], ...] = (
     ("gemv_whole", _whole),
+    ("gemv_by_row", _by_row),
     ("gemv_grouped", _grouped),
     ("gemv_pairs", _pairs),
     ("gemv_b1", _b1),

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 from report import markdown_table
 
-from .cases import SHAPES, TOKENS, Ratios, Row
-from .gpus import ASSUMPTIONS, DRAM_EFFICIENCY, GPUS, LAUNCH_NS, OVERLAPPED_LAUNCH_NS, START_NS
+from .cases import GEMM_TOKENS, SHAPES, SQUARE, TOKENS, Ratios, Row
+from .codebooks import matmul_us
+from .gpus import ASSUMPTIONS, DRAM_EFFICIENCY, GPUS, LAUNCH_NS, OVERLAPPED_LAUNCH_NS, START_NS, Gpu
 from .kernels import find
 from .static import Entry
 
-SQUARE = (8192, 8192)
+ENOUGH = 0.8  # of the DRAM bandwidth
 _SQUARE_TEXT = "8192 x 8192"
 PIPES = ("ALU", "FMA", "TENSOR", "MEMORY", "UNIFORM")
 
@@ -42,6 +43,12 @@ def document(
         f"## Estimates: {_SQUARE_TEXT}",
         stream,
         _square(rows, _bandwidth),
+        f"## What reaches {ENOUGH:.0%} of the bandwidth: {_SQUARE_TEXT}",
+        f"Those of {_listed(TOKENS)} tokens for which weights stream at {ENOUGH:.0%} or more of the data "
+        "sheet's DRAM bandwidth, from the table above: the product's kernel alone, without its start and "
+        "end, the prologue and launches. A plan that reads the weight more than once (16 tokens of `high`; "
+        "one-bit digits by 128 from 8) has all readings counted. -: none of them.",
+        _reached(rows),
         f"## Shares of the budgets: {_SQUARE_TEXT}",
         "What weights that stream at the data sheet's whole DRAM bandwidth would take of the instructions "
         "that a GPU can issue, and (in brackets) of its tensor units. Above 100% memory has to wait.",
@@ -49,6 +56,11 @@ def document(
         "## Estimates: microseconds of a call with one token",
         "Prologue, product and both launches in a captured graph; in brackets the product's kernel alone.",
         _times(rows),
+        f"## Estimates: microseconds of many tokens, {_SQUARE_TEXT}",
+        "The kernel for more than 16 tokens alone, and what bounds it; in brackets how many times as long as "
+        "the vendor's matmul with a fp16 layer at its best (`matmul_us` in `codebooks.py`), without writing "
+        "that layer. Above 1 the fp16 layer, of 4 to 16 times the memory, would be quicker.",
+        _many(rows),
         "## Where the memory-bound range ends",
         bound,
         _bounds(bounds),
@@ -113,6 +125,41 @@ def _square(rows: Sequence[Row], cell: Callable[[Row], str]) -> str:
 def _bandwidth(row: Row) -> str:
     bound = "" if row.bound == "dram" else f" {row.bound}"
     return f"{row.stream:.0%} ({row.share:.0%}){bound}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
+
+
+def _reached(rows: Sequence[Row]) -> str:
+    few = [row for row in rows if (row.out_features, row.in_features) == SQUARE and row.tokens in TOKENS]
+
+    def cell(case: str, gpu: str) -> str:
+        found = [str(r.tokens) for r in few if (r.case, r.gpu) == (case, gpu) and r.stream >= ENOUGH]
+        return ", ".join(found) or "-"
+
+    body = [
+        (case, *(cell(case, gpu.name) for gpu in GPUS)) for case in dict.fromkeys(row.case for row in few)
+    ]
+    return markdown_table(("layer", *(gpu.name for gpu in GPUS)), body)
+
+
+def _many(rows: Sequence[Row]) -> str:
+    here = {(row.case, row.gpu, row.tokens): row for row in rows if row.tokens in GEMM_TOKENS}
+
+    def cell(case: str, gpu: Gpu, tokens: int) -> str:
+        row = here.get((case, gpu.name, tokens))
+        if row is None:
+            return "-"
+        dense = matmul_us(*SQUARE, tokens, gpu, gpu.dram_gbs * DRAM_EFFICIENCY)
+        return f"{row.us:.0f} {row.bound} ({row.us / dense:.2f})"
+
+    body = [
+        (f"{case}, {tokens}", *(cell(case, gpu, tokens) for gpu in GPUS))
+        for case in dict.fromkeys(case for case, _, _ in here)
+        for tokens in GEMM_TOKENS
+    ]
+    return markdown_table(("layer, M", *(gpu.name for gpu in GPUS)), body)
 
 
 def _units(row: Row) -> str:

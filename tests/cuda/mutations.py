@@ -33,7 +33,12 @@ class Mutation:
 
 
 WHOLE = ("bits/gemv_whole.cu",)
-GROUPED = ("bits/gemv_by_128.cu", "bits/gemv_by_128_pairs.cu", "bits/gemv_by_32.cu")
+GROUPED = (
+    "bits/gemv_by_row.cu",
+    "bits/gemv_by_128.cu",
+    "bits/gemv_by_128_pairs.cu",
+    "bits/gemv_by_32.cu",
+)
 EXPANSION, EXPANDED = ("codebook/matmul.cu",), ("tests/cuda/test_codebook_matmul.py",)
 BITS = "tests/cuda/test_bits.py"
 LOOPS = (f"{BITS}::test_every_loop",)

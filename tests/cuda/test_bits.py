@@ -211,6 +211,22 @@ def test_every_loop(emulated: Device, group_size: int, columns: int, precision: 
         check(subject, x, DeviceBits(emulated, subject, digits=plan)(x, precision), precision)
 
 
+@pytest.mark.parametrize(
+    ("bits", "plan"),
+    [(1, "packed"), (2, "packed"), (4, "packed"), (7, "packed"), (3, "planes"), (6, "planes")],
+)
+def test_scales_of_the_activations_alone(emulated: Device, bits: int, plan: str) -> None:
+    """`fast` where rows have one scale: a token has the same bits for every number of them."""
+    subject = make("planes", 37, 2157, bits, bits=bits, group_size=-1)
+    layer = DeviceBits(emulated, subject, digits=plan)
+    x = activations(17, 2157, torch.float32, seed=bits)
+    together = layer(x[:16], "fast")
+    for m in range(1, 18):
+        y = layer(x[:m], "fast")
+        check(subject, x[:m], y, "fast")
+        assert m == 17 or torch.equal(y, together[:m])
+
+
 @pytest.mark.parametrize("scale_dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("group_size", [32, 64, 128, 1024])
 def test_dtypes_of_scales_in_every_loop(group_size: int, scale_dtype: torch.dtype) -> None:

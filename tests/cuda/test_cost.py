@@ -24,6 +24,7 @@ ALU_LANES, ISSUED = 64, 128  # thread instructions of a multiprocessor and clock
 _ANY = GPUS[0]  # all have as many registers
 TABLES = {
     "kWhole": "gemv_whole<(Form){form}, {tiles}>",
+    "kByRow": "gemv_by_row<(Form){form}, {tiles}>",
     "kBy128": "gemv_grouped<(Form){form}, {tiles}, false>",
     "kBy128Pairs": "gemv_pairs<(Form){form}, {tiles}>",
     "kBy32": "gemv_grouped<(Form){form}, {tiles}, true>",

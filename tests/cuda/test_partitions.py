@@ -138,6 +138,7 @@ def test_no_partition_is_much_better(problems: Problems, gpu: Gpu) -> None:
     "title",
     [
         "BinaryMoS, 4 experts, high",
+        "BinaryMoS, 4 experts, fast",
         "signs g128 (Q1_0), high",
         "W2 g128, high",
         "W4 g128, high",

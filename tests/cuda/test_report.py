@@ -22,7 +22,7 @@ from cuda_report.gpus import ARRIVAL_NS, DEPENDENT_CLOCKS, DRAM_EFFICIENCY, GPUS
 from cuda_report.kernels import find  # noqa: E402
 from cuda_report.loops import Loop, hot_loops, l1_bytes, pipe, width_of  # noqa: E402
 from cuda_report.occupancy import Occupancy, occupancy  # noqa: E402
-from cuda_report.plans import Planner  # noqa: E402
+from cuda_report.plans import BitsCase, Planner  # noqa: E402
 
 A100 = GPUS[0]
 
@@ -95,6 +95,32 @@ def test_codebooks_are_estimated(compiled: list[static.Entry]) -> None:
             assert many is not None
             assert few.share < few.stream <= DRAM_EFFICIENCY + 1e-9
             assert few.us < many.us
+
+
+def test_many_tokens_are_estimated(compiled: list[static.Entry]) -> None:
+    """Every layer on bit tiles on every GPU, no sooner than its products take on all tensor cores."""
+    known = {(entry.kernel, entry.target): entry for entry in compiled}
+    planner = Planner(_needs_library())
+    for case in (case for case in cases.CASES if isinstance(case, BitsCase)):
+        columns = 1 if case.precision == "fast" or case.activation_bits else 2
+        for gpu in GPUS:
+            few, many = (cases.one(planner, known, case, 8192, 8192, tokens, gpu) for tokens in (64, 256))
+            assert few is not None
+            assert many is not None
+            assert few.kernel.startswith("gemm::")
+            assert few.us < many.us
+            macs = 8192 * 8192 * len(case.digits) * 256 * columns
+            assert many.us * 1e3 > macs / (gpu.multiprocessors * gpu.int8_macs * gpu.clock_ghz)
+
+
+def test_what_l2_keeps() -> None:
+    """A weight that DRAM delivers once for two readings has half of it to wait for, and half the share."""
+    work = Work(1, 8e6, 1e6, 1e6, 0.0, 0.0, 0.0, 0.0, None, 1e9)
+    resident = Occupancy(1, 8, "registers")
+    all_of_it, half = (rates(A100, replace(work, from_dram=part), resident, 1)["dram"] for part in (1.0, 0.5))
+    assert half == 2 * all_of_it
+    found = estimate(A100, replace(work, from_dram=0.5), resident)
+    assert found.gbs * found.us == pytest.approx(0.5e6 / 1e3)
 
 
 def test_loads_behind_the_latency() -> None:

@@ -8,9 +8,9 @@ namespace {
 GemvKernel kernel_for(const Layer& layer, bool grouped, int per_token, int column_tiles) {
   const Form form = form_of(layer);
   if (!grouped) return whole_kernel(form, column_tiles);
+  if (layer.unit == Unit::row) return kernel_by_row(form, column_tiles);
   if (layer.unit == Unit::inputs_32) return kernel_by_32(form, column_tiles);
-  const bool in_pairs = layer.unit == Unit::inputs_128 && per_token == 2;
-  GemvKernel const pairs = in_pairs ? kernel_by_128_pairs(form, column_tiles) : nullptr;
+  GemvKernel const pairs = per_token == 2 ? kernel_by_128_pairs(form, column_tiles) : nullptr;
   return pairs != nullptr ? pairs : kernel_by_128(form, column_tiles);
 }
 

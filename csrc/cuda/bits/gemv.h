@@ -35,7 +35,8 @@ using GemvKernel = void (*)(GemvParams);
 
 // Kernels for `column_tiles` tiles of eight columns: one or two. Null where two would not fit the registers.
 GemvKernel whole_kernel(Form form, int column_tiles);
-GemvKernel kernel_by_128(Form form, int column_tiles);  // and for whole rows with activation scales by 128
+GemvKernel kernel_by_row(Form form, int column_tiles);  // the activations have scales by 128, rows one
+GemvKernel kernel_by_128(Form form, int column_tiles);
 GemvKernel kernel_by_128_pairs(Form form, int column_tiles);  // for two columns to a token; null: the above
 GemvKernel kernel_by_32(Form form, int column_tiles);
 

@@ -21,8 +21,11 @@ constexpr int min_blocks_whole(Form form, int column_tiles) {
   return column_tiles == 2 && form != Form::two && form != Form::mixed ? 1 : 0;
 }
 constexpr int min_blocks_grouped(Form form, int column_tiles, bool by_steps) {
-  const bool one_pass = form == Form::one || form == Form::two || (form == Form::four && !by_steps);
-  return column_tiles == 1 && one_pass ? 1 : 0;
+  const bool one_pass = form == Form::one || (form == Form::four && !by_steps);
+  return form == Form::two || (column_tiles == 1 && one_pass) ? 1 : 0;
+}
+constexpr int min_blocks_by_row(Form form) {
+  return form != Form::mixed && form != Form::planes ? 1 : 0;
 }
 constexpr int min_blocks_pairs(Form form, int column_tiles) {
   return form != Form::four || column_tiles == 1 ? 1 : 0;
@@ -68,7 +71,9 @@ LOWBIT_DEVICE void grouped_block(const GemvParams& p, const SumUp& sum_up) {
   sum_up(BlockTask(p, 1, kColumns).warp, sums[0]);
   wait_for_previous_kernel();
   const BlockTask task(p, 1, kColumns);
-  add_offsets<kColumnTiles, kFlush, kPairs>(task.warp, p.x, p.offset_factor, sums[0]);
+  if constexpr (has_units(kFlush)) {
+    add_offsets<kColumnTiles, kFlush, kPairs>(task.warp, p.x, p.offset_factor, sums[0]);
+  }
   float* const met = reinterpret_cast<float*>(shared);
   Meeting::leave(sums, met);
   release_next_kernel();
@@ -94,12 +99,18 @@ __global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_grouped(kForm, kCol
     gemv_grouped(const GemvParams p) {
   constexpr Flush kFlush = kBySteps ? Flush::by_32 : Flush::by_128;
   grouped_block<kColumnTiles, kFlush, false>(p, [&](const WarpTask& task, float (&sums)[kColumnTiles][4]) {
-    if constexpr (!kBySteps) {
-      if (p.layer.unit_inputs == 0)
-        return grouped_sums<kForm, kColumnTiles, Flush::row, void>(task, p.x, sums);
-    }
     grouped_sums<kForm, kColumnTiles, kFlush>(task, p.x, sums);
   });
+}
+
+// Scales of the activations by 128, none of the weight inside a row. A kernel of its own: one with the loops
+// of the others has their registers, and fewer warps to a multiprocessor.
+template <Form kForm, int kColumnTiles>
+__global__ void __launch_bounds__(kMaxWarps * 32, min_blocks_by_row(kForm)) gemv_by_row(const GemvParams p) {
+  grouped_block<kColumnTiles, Flush::row, false>(
+      p, [&](const WarpTask& task, float (&sums)[kColumnTiles][4]) {
+        grouped_sums<kForm, kColumnTiles, Flush::row, void>(task, p.x, sums);
+      });
 }
 
 // Scales by 128 and tokens of two columns.

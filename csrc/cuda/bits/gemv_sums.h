@@ -128,7 +128,7 @@ LOWBIT_DEVICE void grouped_sums(const WarpTask& task, const Columns& x, float (&
 template <int kColumnTiles, Flush kFlush, bool kPairs>
 LOWBIT_DEVICE void add_offsets(const WarpTask& task, const Columns& x, float factor,
                                float (&y)[kColumnTiles][4]) {
-  if (task.segment.offsets == nullptr || task.layer.unit_inputs == 0) return;
+  if (task.segment.offsets == nullptr) return;
   if (task.layer.scales_dtype == LOWBIT_F16) {
     add_scaled_offsets<kColumnTiles, kFlush, __half, kPairs>(task, x, factor, y);
   } else if (task.layer.scales_dtype == LOWBIT_BF16) {

@@ -136,13 +136,14 @@ LOWBIT_DEVICE void multiply_step(int (&sums)[4], const uint32_t (&a)[4], const u
 // FOUR-BIT DIGITS need no mask for the upper field. A byte is 16 d1 + d0, and
 //   sum (16 d1 + d0) x - sum d0 x = 16 sum d1 x
 // is one more product for four masks less: `rest` are the sums of d0 x, and a field stands for sums - rest.
-template <int kWidth>
+// Not where kRest is false: `rest` of two tiles of columns takes eight registers.
+template <int kWidth, bool kRest = true>
 struct Fields {
   static constexpr int kCount = 8 / kWidth;
 
   uint32_t lower[kSteps][4];  // d0, where digits have four bits
 
-  LOWBIT_HOST_DEVICE static constexpr bool has_rest(int field) { return kWidth == 4 && field == 1; }
+  LOWBIT_HOST_DEVICE static constexpr bool has_rest(int field) { return kRest && kWidth == 4 && field == 1; }
 
   template <int kColumnTiles>
   LOWBIT_DEVICE void multiply(const Words& words, int field, int q,
@@ -257,9 +258,10 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
   constexpr bool kShort = kBySteps || (kColumnTiles == 2 && !kPairs) || (kWidth == 2 && !kShare);
   constexpr bool kHeavy = kShort || kColumnTiles == 2;
   constexpr bool kAhead = !(kBySteps && kShare);  // there it would take more registers than there are
+  using Digits = Fields<kWidth, kFlush != Flush::row || kColumnTiles == 1>;  // or registers would run out
   GroupedSource<kColumnTiles, kFlush, T, kShare, kPairs> source(task, x, pass);
   walk_spans<kWidth, kShort, kAhead, 1>(task, pass, source, [&](int superblock, const TileWords<1>& words) {
-    Fields<kWidth> digits;
+    Digits digits;
 #pragma unroll
     for (int f = 0; f < kFields; ++f) {
       const int field = superblock * kFields + f;
@@ -275,8 +277,7 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
         if (kBySteps || q + 1 == kSteps) {
 #pragma unroll
           for (int c = 0; c < kColumnTiles; ++c) {
-            source.flush(sums[c],
-                         Fields<kWidth>::has_rest(f) ? static_cast<const int (&)[4]>(rest[c]) : start.c,
+            source.flush(sums[c], Digits::has_rest(f) ? static_cast<const int (&)[4]>(rest[c]) : start.c,
                          kWidth * f, field, kBySteps ? q : 0, c, y[c]);
           }
         }

@@ -22,9 +22,16 @@ constexpr Loop kWhole[][2] = {
     {{16, 4096, 1000, 96}, {8, 4096, 670, 160}},    // mixed
     {{16, 8192, 1750, 228}, {8, 8192, 1860, 228}},  // planes
 };
+constexpr Loop kByRow[][2] = {
+    {{12, 4096, 1320, 96}, {8, 2048, 700, 176}},
+    {{8, 4096, 460, 112}, {8, 4096, 860, 192}},
+    {{8, 8192, 430, 144}, {8, 8192, 1020, 224}},
+    {{12, 4096, 800, 112}, {}},
+    {{8, 8192, 1830, 228}, {}},
+};
 constexpr Loop kBy128[][2] = {
     {{8, 4096, 1370, 128}, {12, 2048, 1710, 224}},
-    {{8, 4096, 560, 144}, {12, 4096, 1740, 240}},
+    {{8, 4096, 560, 144}, {8, 4096, 1100, 240}},
     {{8, 8192, 560, 176}, {8, 8192, 1650, 272}},
     {{8, 4096, 1060, 144}, {}},
     {{8, 8192, 2180, 230}, {}},
@@ -77,6 +84,7 @@ Grid grid_of(const Product& product, const Partition& partition) {
   const Form form = form_of(product.layer);
   const bool pairs = product.per_token == 2 && kernel_by_128_pairs(form, 1) != nullptr;
   const auto& loops = !product.grouped                        ? kWhole
+                      : product.layer.unit == Unit::row       ? kByRow
                       : product.layer.unit == Unit::inputs_32 ? kBy32
                       : pairs                                 ? kBy128Pairs
                                                               : kBy128;
