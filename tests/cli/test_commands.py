@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import time
 from pathlib import Path
 
 import lowbit
 import lowbit.models
 import pytest
+from lowbit.cli.output import progress
 from lowbit.memory import PeakMemory
 
 SPEED = {"tokens_per_second", "ms_per_token", "ms_per_token_min", "ms_per_token_max", "ms_per_token_rounds"}
@@ -51,10 +54,20 @@ def test_long_work_says_how_far_it_is_where_stderr_is_no_terminal(run, tiny_mode
     arguments = ("quantize", tiny_model, tmp_path / "out", "--scheme", "one_bit")
     assert run(*arguments).stderr == ""
     shutil.rmtree(tmp_path / "out")
-    monkeypatch.setattr("lowbit.cli.output.SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr("lowbit.cli.output.SECONDS_BETWEEN_LINES", 1e-3)
     lines = run(*arguments).stderr.splitlines()
-    expected = [f"Converting to one_bit: {done} of 14" for done in range(1, 15)]
-    assert [line.split(",")[0] for line in lines] == expected
+    form = r"(Loading .*|Converting to one_bit|Saving .*): (\d+ of 14, )?\d+ s"
+    assert all(re.fullmatch(form, line) for line in lines)
+    assert any(re.search("one_bit: [1-9].* of 14, ", line) for line in lines)
+
+
+def test_lines_of_work_without_steps_end_with_it(capsys, monkeypatch):
+    monkeypatch.setattr("lowbit.cli.output.SECONDS_BETWEEN_LINES", 0.02)
+    with progress("Compiling"):
+        time.sleep(0.3)
+    assert set(capsys.readouterr().err.splitlines()) == {"Compiling: 0 s"}
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
 
 
 def test_quantize_writes_a_whole_model(packed_model):

@@ -111,8 +111,10 @@ def test_active_bits_reads_the_first_planes(backend: str, x: Tensor) -> None:
     layer = make_linear(packed, precision="exact", backend=backend)
     assert isinstance(layer, PlanesLinear)
     assert (layer.bits, layer.active_bits) == (4, 4)
+    assert "active" not in repr(layer)
     full = layer(x)
     layer.active_bits = 2
+    assert "active_bits=2" in repr(layer)
     torch.testing.assert_close(layer(x), packed.linear(x, active_bits=2), rtol=1e-4, atol=1e-4)
     layer.active_bits = None
     assert torch.equal(layer(x), full)

@@ -13,7 +13,7 @@ import typer
 import lowbit
 from lowbit.cli.arguments import DtypeOption, ModelArgument, check_prompt, load_model
 from lowbit.cli.convert import convert
-from lowbit.cli.output import JsonOption, print_json, print_line, print_table, progress
+from lowbit.cli.output import JsonOption, count, print_json, print_line, print_table, progress
 from lowbit.cli.quantize import HEAD
 from lowbit.cli.schemes import SCHEME_HELP, parse_scheme, unique_labels
 from lowbit.environment import describe, disturbance, environment
@@ -144,8 +144,8 @@ def _print(rows: list[dict[str, Any]], stamp: dict[str, object], new_tokens: int
         ],
     )
     print_line(
-        f"Medians of {rounds} alternating runs of {new_tokens} tokens by transformers' generate. "
-        "fast_decode: tokens/s of the compiled step (--fast) in the same rounds.\n"
+        f"Medians of {count(rounds, 'alternating run')} of {count(new_tokens, 'token')} "
+        "by transformers' generate. fast_decode: tokens/s of the compiled step (--fast) in the same rounds.\n"
         "Memory: while decoding, each model in a process of its own; Python and torch take the rest."
     )
     for line in filter(None, (disturbance(stamp), describe(stamp))):

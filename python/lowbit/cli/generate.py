@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lowbit.cli.arguments import DtypeOption, ModelArgument, check_prompt, load_model
-from lowbit.cli.output import JsonOption, print_json, progress
+from lowbit.cli.output import JsonOption, count, print_json, progress
 
 
 def generate(
@@ -75,7 +75,7 @@ def generate(
     pace = f", {speed:.1f} tokens/s" if speed is not None else ""
     compiling = "" if decoder is None else f"; compiling took {decoder.compile_seconds[1]:.0f} s before"
     print(
-        f"{result.new_tokens} tokens{pace}; first token after {result.prefill_seconds:.2f} s "
-        f"({result.prompt_tokens} prompt tokens){compiling}",
+        f"{count(result.new_tokens, 'token')}{pace}; first token after {result.prefill_seconds:.2f} s "
+        f"({count(result.prompt_tokens, 'prompt token')}){compiling}",
         file=sys.stderr,
     )

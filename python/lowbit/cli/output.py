@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; where that is no terminal, a line after a step, every half minute at most.
+    """A progress bar on stderr; where that is no terminal, a line every half minute.
 
     Yields a function of (steps done, steps in all); until its first call the bar only shows that work goes
     on.
@@ -72,25 +73,41 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
         disable=not sys.stderr.isatty(),
     )
     if bar.disable:
-        yield _lines(description)
+        with _lines(description) as step:
+            yield step
         return
     with bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _lines(description: str) -> Callable[[int, int], None]:
-    """A step function whose lines are so far apart that work which is done soon has none."""
-    began = written = time.monotonic()
+@contextmanager
+def _lines(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Lines from a thread of their own: a single step, or work without steps, can take minutes."""
+    began = time.monotonic()
+    finished = threading.Event()
+    reached = ""
 
     def step(done: int, total: int) -> None:
-        nonlocal written
-        now = time.monotonic()
-        if now - written >= SECONDS_BETWEEN_LINES:
-            written = now
-            print(f"{description}: {done} of {total}, {now - began:.0f} s", file=sys.stderr, flush=True)
+        nonlocal reached
+        reached = f"{done} of {total}, "
 
-    return step
+    def write() -> None:
+        while not finished.wait(SECONDS_BETWEEN_LINES):
+            print(f"{description}: {reached}{time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        yield step
+    finally:
+        finished.set()
+        writer.join()
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 token", "2 tokens"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def quiet_libraries() -> None:

@@ -75,4 +75,4 @@ def quantize(
         )
         return
     print_line(str(report))
-    print_line(f"saved to {output}: {size(written)} in all, {seconds:.1f} s")
+    print_line(f"saved to {output}: weights {size(written)}, {seconds:.1f} s")

@@ -204,6 +204,11 @@ class PlanesLinear(QuantizedLinear):
         shape = (self.in_features, self.out_features, self.group_size)
         return *shape, self.active_bits, self.activation_bits, self._precision_code()
 
+    def extra_repr(self) -> str:
+        active = f", active_bits={self.active_bits}" if self.active_bits < self.bits else ""
+        activations = f", activation_bits={self.activation_bits}" if self.activation_bits else ""
+        return super().extra_repr() + active + activations
+
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype is not self.dtype or x.shape[-1:] != self._input_shape:
             self._check_input(x)
