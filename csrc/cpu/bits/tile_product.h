@@ -120,7 +120,8 @@ class TileProduct : Product<isa::Avx512, kPlanes> {
     float (*acc)[kTileRows];  // of the first column's token
     int64_t next, last;
 
-    // Six times, beside the products of a group: all of 16 columns.
+    // Six times, beside the products of a group: all of 16 columns. Inlined, which makes 49 KB of block<1>,
+    // of which a layer executes one of three kinds of run end. Called, a pass takes 1.08 to 1.25 of the time.
     LOWBIT_INLINE void some() {
       if (next < last) token();
       if (next < last) token();
