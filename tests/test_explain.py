@@ -122,6 +122,7 @@ def test_bandwidth_of_anything_else() -> None:
         ("scalar", "high", {}, "by avx512"),
         ("vector", "fast", {}, "by avx512; 48 tokens or more in tiles of amx where rows are expanded"),
         ("vector", "high", {}, "by avx512"),
+        ("channel0", "fast", {}, "by avx512; 48 tokens or more in tiles of amx where rows are expanded"),
         ("channel1", "fast", {}, "by avx512"),
     ],
 )
@@ -140,6 +141,19 @@ def test_what_amx_computes(
     assert own == reason
     monkeypatch.setattr(cpu, "instruction_set", lambda: "avx512")
     assert "linear: " not in explained(module).reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "tables", "error", "found"),
+    [
+        ("codebook_table", "float16", lowbit.ValueRangeError, "unknown kind; found codebook_table"),
+        ("codebook_scalar", "float8", lowbit.DtypeError, "unknown dtype; found float8"),
+    ],
+)
+def test_tiles_of_what_there_is_not(kind: str, tables: str, error: type[Exception], found: str) -> None:
+    native = pytest.importorskip("lowbit._native", reason="installed without native kernels")
+    with pytest.raises(error, match=found):
+        native.codebook_tile_tokens(kind, "float16", tables, "fast", 0)
 
 
 # ---- CUDA C++: what the library's plan says ----

@@ -75,9 +75,10 @@ def _grouped(arguments: Sequence[int]) -> Kernel:
 
 
 def _by_row(arguments: Sequence[int]) -> Kernel:
+    """Only activations have groups: weights have the scales, and so the budget, of whole rows."""
     form, column_tiles = arguments
-    kernel = _grouped((form, column_tiles, 0))
-    return replace(kernel, title=f"bits {FORMS[form]}, scales by row, {8 * column_tiles} columns")
+    title = f"bits {FORMS[form]}, scales by row, {8 * column_tiles} columns"
+    return replace(_grouped((form, column_tiles, 0)), title=title, budget=_whole(arguments).budget)
 
 
 def _pairs(arguments: Sequence[int]) -> Kernel:

@@ -203,8 +203,9 @@ def _tile(product: Product, columns: int, gpu: Gpu) -> tuple[int, int, int]:
 def _exception(product: Product, capability: tuple[int, int], ragged: bool) -> tuple[int, int] | None:
     """Rows and warps of kinds whose usual tiles spill 8 to 32 bytes on one architecture.
 
-    `make triton-sweep` finds them. Scaled sums of one bit, of 16 columns, take 1.03 instructions a weight by
-    wgmma, whose starts have to be moved, and 0.91 by two warps, which multiply as those of sm_80.
+    `make triton-sweep` finds them. Subnormal sums by 128 have two warps on sm_90, which multiply as those of
+    sm_80: wgmma would have starts moved. One bit, 16 columns, took 1.03 instructions a weight by wgmma and
+    0.91 so, when all tokens had one start; with a start each, wgmma has not been compiled.
     """
     major, minor = capability
     if major == 8 and product.widths == (1,) and product.offsets and product.unit == GROUP_INPUTS:
