@@ -45,6 +45,13 @@ def test_a_checkpoint_without_tokenizer(tiny_model, tmp_path):  # noqa: F811
         models.load(copy)
 
 
+def test_a_tokenizer_of_special_tokens_alone(tmp_path):
+    """What transformers makes of a directory that lacks tokenizer.json, for this kind of model."""
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3_text"}')
+    with pytest.raises(CheckpointError, match=r"GemmaTokenizer of special tokens alone; .* tokenizer\.json"):
+        models.load_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{ nonsense"])
 def test_damaged_configuration(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

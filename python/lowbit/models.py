@@ -144,9 +144,17 @@ def load_tokenizer(source: str | Path) -> Any:
     if path.is_file():
         where = (path.parent, {"gguf_file": path.name})
     try:
-        return AutoTokenizer.from_pretrained(where[0], local_files_only=True, **where[1])
+        tokenizer = AutoTokenizer.from_pretrained(where[0], local_files_only=True, **where[1])
     except Exception as error:  # transformers raises whatever its many readers raise
         raise CheckpointError(f"no usable tokenizer in '{source}': {_first_line(error)}") from error
+    # Without its files some kinds are made of nothing else, and would read and write no text.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise CheckpointError(
+            f"no usable tokenizer in '{source}'",
+            found=f"a {type(tokenizer).__name__} of special tokens alone",
+            allowed=f"its files: {', '.join(tokenizer.vocab_files_names.values())}",
+        )
+    return tokenizer
 
 
 def gguf_file(source: str | Path) -> Path:
