@@ -115,7 +115,7 @@ def test_many_tokens_are_estimated(compiled: list[static.Entry]) -> None:
 
 def test_what_l2_keeps() -> None:
     """A weight that DRAM delivers once for two readings has half of it to wait for, and half the share."""
-    work = Work(1, 8e6, 1e6, 1e6, 0.0, 0.0, 0.0, 0.0, None, 1e9)
+    work = Work(1, 8e6, 1e6, 1e6, 0.0, 0.1, 0.05, 0.0, None, 1e9)
     resident = Occupancy(1, 8, "registers")
     all_of_it, half = (rates(A100, replace(work, from_dram=part), resident, 1)["dram"] for part in (1.0, 0.5))
     assert half == 2 * all_of_it
