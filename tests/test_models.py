@@ -7,6 +7,7 @@ import shutil
 import sys
 import types
 
+import gguf
 import lowbit
 import pytest
 import torch
@@ -73,6 +74,35 @@ def test_a_file_that_is_no_gguf(tmp_path):
     assert models.source_kind(fake) == "gguf"
     with pytest.raises(CheckpointError, match="cannot load the GGUF file"):
         models.load(fake)
+
+
+def test_a_gguf_file_is_parsed_once(tmp_path, monkeypatch):
+    """transformers reads one for the configuration, for the weights and for the tokenizer."""
+    file = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    readings = []
+
+    def read(name):
+        reader = gguf.GGUFReader(file)
+        readings.append((name, reader))
+        return reader
+
+    monkeypatch.setattr(models, "_from_gguf", lambda path, dtype: read("model"))
+    monkeypatch.setattr(models, "load_tokenizer", lambda source: read("tokenizer"))
+    before = gguf.GGUFReader
+    models.load(file)
+    (_, first), (_, second) = readings
+    assert first is second
+    assert gguf.GGUFReader is before
+
+    monkeypatch.setattr(models, "load_tokenizer", lambda source: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        models.load(file)
+    assert gguf.GGUFReader is before
 
 
 def test_the_demo_model_is_converted_once(tiny_model, tmp_path, monkeypatch):  # noqa: F811

@@ -12,7 +12,10 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,6 +91,25 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     return config
 
 
+@contextmanager
+def _gguf_read_once() -> Iterator[None]:
+    """Within, a GGUF file is parsed once.
+
+    transformers parses it anew for the configuration, the weights and the tokenizer, and a vocabulary of
+    262,144 tokens, read one by one, takes a quarter of a minute each time.
+    """
+    if importlib.util.find_spec("gguf") is None:  # transformers says so
+        yield
+        return
+    gguf: Any = importlib.import_module("gguf")
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
+
+
 def load(source: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> LoadedModel:
     """Load a model and its tokenizer.
 
@@ -102,8 +124,10 @@ def load(source: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> LoadedMo
     require_transformers()
     kind = source_kind(source)
     directory = model_directory(source, dtype)
-    model = load_model(source, dtype=dtype)
-    return LoadedModel(model, load_tokenizer(directory or source), str(source), kind, directory)
+    with _gguf_read_once() if kind == "gguf" else nullcontext():
+        model = load_model(source, dtype=dtype)
+        tokenizer = load_tokenizer(directory or source)
+    return LoadedModel(model, tokenizer, str(source), kind, directory)
 
 
 def load_model(source: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> Any:
@@ -232,8 +256,9 @@ def _demo_directory(dtype: torch.dtype) -> Path:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot prepare '{DEMO_MODEL}': {error}") from error
     try:
-        _from_gguf(gguf, dtype).save_pretrained(aside)
-        load_tokenizer(gguf).save_pretrained(aside)
+        with _gguf_read_once():
+            _from_gguf(gguf, dtype).save_pretrained(aside)
+            load_tokenizer(gguf).save_pretrained(aside)
         os.rename(aside, target)
     except OSError as error:
         if not (target / "config.json").is_file():  # else another process was faster, with the same result

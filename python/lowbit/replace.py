@@ -13,6 +13,7 @@ from lowbit import backends
 from lowbit.errors import DtypeError, FormatError, UnsupportedLayerError, ValueRangeError
 from lowbit.formats import PRECISIONS, PackedWeight
 from lowbit.modules import PackedEmbedding, PackedModule, QuantizedLinear, TiedEmbedding, make_linear
+from lowbit.quantizers.common import row_chunks
 from lowbit.report import LayerReport, Report
 from lowbit.schemes import Scheme
 from lowbit.targets import (
@@ -28,8 +29,6 @@ from lowbit.targets import (
 
 CONVERTIBLE = "nn.Linear, transformers' Conv1D, nn.Embedding (or a subclass that only scales its rows)"
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_ERROR_CHUNK = 1 << 22  # weights compared at once, so that a large head needs no full-size temporaries
-
 _DEFAULT_SKIP = ("lm_head",)
 
 Progress = Callable[[int, int, str], None]
@@ -313,12 +312,10 @@ def _new_sharer(target: Target, owner: PackedModule) -> nn.Module:
 
 def relative_error(weight: Tensor, packed: PackedWeight) -> float:
     """||W - W'|| / ||W|| (Frobenius); 0 when both are zero, infinite when only W is."""
-    step = max(1, _ERROR_CHUNK // weight.shape[1])
     difference = norm = 0.0
-    for begin in range(0, weight.shape[0], step):
-        exact = weight[begin : begin + step].float()
-        rows = packed.rows(torch.arange(begin, begin + exact.shape[0], device=weight.device))
-        difference += float((exact - rows).double().square().sum())
+    for rows, exact in row_chunks(weight):
+        rounded = packed.rows(torch.arange(rows.start, rows.stop, device=weight.device))
+        difference += float((exact - rounded).double().square().sum())
         norm += float(exact.double().square().sum())
     if norm == 0:
         return 0.0 if difference == 0 else float("inf")

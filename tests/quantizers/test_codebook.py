@@ -126,6 +126,15 @@ def test_lloyd_reaches_a_fixed_point(levels: int, k: int, seed: int) -> None:
             torch.testing.assert_close(table[level], row[code == level].mean(), rtol=1e-4, atol=1e-5)
 
 
+@given(levels=st.sampled_from([2, 8]), k=st.integers(1, 70), seed=st.integers(0, 99))
+def test_lloyd_with_every_weight_kept(levels: int, k: int, seed: int) -> None:
+    """Tables do not depend on how the weights were sorted; rows with many equal weights included."""
+    rows = torch.randn(3, k, generator=torch.Generator().manual_seed(seed)).mul_(4).round_()
+    rows[1] /= 3
+    kept = torch.ones_like(rows, dtype=torch.bool)
+    assert torch.equal(lloyd_tables(rows, levels), lloyd_tables(rows, levels, kept))
+
+
 def test_few_values_are_kept_exactly() -> None:
     values = torch.tensor([-3.0, -0.5, 0.25, 7.0])
     weight = values[torch.randint(0, 4, (10, 64))]

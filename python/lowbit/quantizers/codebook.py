@@ -13,6 +13,7 @@ anew given the others (AQLM, arXiv 2401.06118, without its calibration and train
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,8 +145,7 @@ def lloyd_tables(rows: Tensor, levels: int, kept: Tensor | None = None) -> Tenso
     from the quantiles (gap^0), which starve the tails so that Lloyd sticks, to an even grid (gap^1). On
     layers of a language model it left 0.2 % (2 bits) to 20 % (4 bits) less error than the quantiles.
     """
-    ordered, order = rows.sort(dim=1)
-    mass = torch.ones_like(ordered) if kept is None else kept.gather(1, order).float()
+    ordered, mass = _ascending(rows, kept)
     weights = torch.nn.functional.pad(mass.double().cumsum(1), (1, 0))
     totals = torch.nn.functional.pad((ordered * mass).double().cumsum(1), (1, 0))
 
@@ -165,6 +165,18 @@ def lloyd_tables(rows: Tensor, levels: int, kept: Tensor | None = None) -> Tenso
         # An empty cluster stays where it is, between its neighbours.
         centroids = torch.where(share > 0, sums / share.clamp_min(1), centroids.double()).float()
     return centroids
+
+
+def _ascending(rows: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Each row's weights in order, and the mass of each: 1, or 0 where it is not `kept`."""
+    if kept is not None:
+        ordered, order = rows.sort(dim=1)
+        return ordered, kept.gather(1, order).float()
+    if rows.device.type == "cpu":
+        ordered = torch.from_numpy(np.sort(rows.numpy(), axis=1))  # 20 times as fast as torch's
+    else:
+        ordered = rows.sort(dim=1).values
+    return ordered, torch.ones_like(ordered)
 
 
 def _largest(weight: Tensor, count: int) -> Tensor:
