@@ -42,6 +42,7 @@ def test_info(run, run_json):
 
 
 def test_quantize_reports_every_layer(run_json, tiny_model, tmp_path):
+    (tmp_path / "out").mkdir()  # an empty directory is as good as none
     document = run_json("quantize", tiny_model, tmp_path / "out", "--scheme", "binary-mos:experts=2")
     assert document["scheme"] == {"format": "binary_mos", "experts": 2, "scale_dtype": "float16"}
     assert document["total"]["layers"] == 14

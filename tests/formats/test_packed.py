@@ -101,6 +101,16 @@ def test_storage_counts_every_tensor(name: str) -> None:
 
 
 @samples
+def test_repr_shows_shapes_instead_of_values(name: str) -> None:
+    packed = SAMPLES[name]()
+    shown = repr(packed)
+    assert shown.startswith(f"{type(packed).__name__}(weight=")
+    assert f"weight=uint8{list(packed.weight.shape)}" in shown or packed.weight.dtype != torch.uint8
+    assert "tensor(" not in shown
+    assert all(f"{key}=" in shown for key in packed.tensors())
+
+
+@samples
 def test_wrong_calls_are_refused(name: str) -> None:
     packed: PackedWeight = SAMPLES[name]()
     with pytest.raises(ShapeError, match=rf"shape of the input; found \[2, 5\]; allowed \[\.\.\., {K}\]"):

@@ -21,7 +21,13 @@ def evaluate(
             help="UTF-8 text file; default: Python's pydoc_data.topics, keys sorted, joined by blank lines."
         ),
     ] = None,
-    tokens: Annotated[int | None, typer.Option(help="Use only this many tokens of the text.", min=1)] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Use only this many tokens of the text; a last window that they do not fill is left out.",
+            min=1,
+        ),
+    ] = None,
     window: Annotated[int, typer.Option(help="Tokens of a window, BOS included.", min=2)] = 512,
     dtype: DtypeOption = "bfloat16",
     json_output: JsonOption = False,

@@ -21,7 +21,7 @@ HEAD = "lm_head"
 
 def quantize(
     model: ModelArgument,
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to create.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to create, or an empty one.")],
     scheme: Annotated[str, typer.Option(help=SCHEME_HELP)],
     bits: Annotated[
         int | None, typer.Option(help="Bits per code of bipolar_int and scalar_codebook.")
@@ -56,8 +56,10 @@ def quantize(
     patterns = list(skip or [])
     if not include_head and head_scheme is None:
         patterns.append(HEAD)
-    if output.exists():
-        raise CheckpointError("the output exists already", found=str(output), allowed="a new directory")
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise CheckpointError(
+            "the output exists already", found=str(output), allowed="a new or empty directory"
+        )
     loaded = load_model(model, dtype)
 
     began = time.perf_counter()

@@ -343,3 +343,14 @@ class PackedWeight(ABC):
     def bits_per_weight(self) -> float:
         """Stored bits per weight, everything counted: scales, router, tables, labels, low rank, pads, ..."""
         return 8 * self.nbytes / (self.out_features * self.in_features)
+
+    def __repr__(self) -> str:
+        """Shapes and dtypes of the tensors instead of their values, and the metadata."""
+        shown = ((name, value) for name, value in vars(self).items() if value is not None)
+        return f"{type(self).__name__}({', '.join(f'{name}={_describe(value)}' for name, value in shown)})"
+
+
+def _describe(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"

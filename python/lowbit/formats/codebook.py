@@ -51,7 +51,7 @@ def label_dtype(clusters: int) -> torch.dtype:
     return torch.uint8 if clusters <= 256 else torch.uint16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CodebookChannel(PackedWeight):
     """Shared channels with a low-rank correction; see the module docstring for shapes."""
 
@@ -149,7 +149,7 @@ class CodebookChannel(PackedWeight):
         return y + (x @ self.low_rank_in.to(x.dtype).T) @ self.low_rank_out.to(x.dtype).T
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CodebookScalar(PackedWeight):
     """A table per output row, with optional additive outliers; see the module docstring for shapes."""
 
@@ -290,7 +290,7 @@ class CodebookScalar(PackedWeight):
         return padded[place[ids]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CodebookVector(PackedWeight):
     """Additive codebooks of short vectors; see the module docstring for shapes."""
 

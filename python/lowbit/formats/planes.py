@@ -43,7 +43,7 @@ from lowbit.formats.base import (
 from lowbit.formats.bits import MAX_BITS, check_padding, pack_codes, packed_width, unpack_codes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Planes(PackedWeight):
     """1..8-bit weight; see the module docstring for shapes."""
 

@@ -39,7 +39,7 @@ from lowbit.formats.base import (
 from lowbit.formats.bits import check_padding, packed_width, unpack_bits
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Signs(PackedWeight):
     """1-bit weight; see the module docstring for shapes. All scales and the router share one float dtype."""
 
