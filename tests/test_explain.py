@@ -13,6 +13,7 @@ from lowbit import backends
 from lowbit._explain import LayerExplanation
 from lowbit.backends import cpu, cuda, cuda_plan
 from lowbit.backends.cuda import CudaBackend
+from lowbit.backends.triton import WHY_OLDEST, TritonBackend
 from lowbit.bandwidth import Bandwidth, bandwidth
 from lowbit.modules import QuantizedLinear, TiedEmbedding, make_linear
 from torch import nn
@@ -242,6 +243,29 @@ def test_what_the_library_refuses(gpu: SimpleNamespace) -> None:
 
 
 # ---- Triton: what would be launched ----
+
+
+@pytest.mark.parametrize("kind", ["mos", "planes", "vector"])
+def test_what_triton_refuses(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU of 7.5: another backend runs, and the table tells why."""
+    supports = TritonBackend.supports
+
+    def on_old_gpu(
+        self: TritonBackend, kind: str, device: object, *others: object, **options: bool
+    ) -> object:
+        return supports(self, kind, torch.device("cuda", 0), *others, **options)
+
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.delenv(backends.ENVIRONMENT, raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    found = backends.Availability(True, "Triton 3.7.1")
+    monkeypatch.setattr(TritonBackend, "available", lambda self: found)
+    monkeypatch.setattr(TritonBackend, "supports", on_old_gpu)
+    layer = cases.make(kind, 256, 1024, 1)
+    module = make_linear(layer.packed, layer.bias, dtype=torch.float16)
+    assert module.backend != "triton"
+    assert f"needs compute capability 8.0 or newer ({WHY_OLDEST})" in str(lowbit.explain(module))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lowbit.backends.triton import WHY_OLDEST
 from report import markdown_table
 
 from .compiling import Entry
@@ -57,11 +58,12 @@ def document(entries: Sequence[Entry], cuda: Sequence[dict[str, Any]]) -> str:
                 "memory of a block on sm_90, in bytes.",
                 markdown_table(("kernel", *everything, "shared"), list(_resources(of, everything))),
                 f"## {TOO_OLD.name}",
-                "For information: the backend takes 8.0 and newer. Registers, with spilled bytes in "
-                "brackets, shared memory in bytes, and thread instructions per weight. "
-                f"{len(old) - len(compiled)} of {len(old)} launches are refused, as Triton's pass "
-                "TritonGPUAccelerateMatmul fails on products of int8 for this target: "
-                f"{', '.join(item.launch for item in old if item.refused)}.",
+                f"The backend takes 8.0 and newer: {WHY_OLDEST}. It refuses every layer with that reason. "
+                f"{len(old) - len(compiled)} of {len(old)} launches have no code that could be used, for "
+                "these reasons:",
+                markdown_table(("reason", "launches", "which"), list(_refused(old))),
+                "The others compile and spill nothing. Registers, shared memory in bytes, and thread "
+                "instructions per weight:",
                 markdown_table(
                     ("kernel", "registers", "shared", "per weight"), [_too_old(item) for item in compiled]
                 ),
@@ -95,6 +97,15 @@ def _resources(of: dict[tuple[str, str], Entry], targets: Sequence[str]) -> Any:
     for name in names(NVIDIA[0]):
         cells = [of.get((name, target)) for target in targets]
         yield (name, *("" if cell is None else _registers(cell) for cell in cells), of[name, "sm_90"].shared)
+
+
+def _refused(old: Sequence[Entry]) -> Any:
+    reasons: dict[str, list[str]] = {}
+    for item in old:
+        if item.refused:
+            reasons.setdefault(item.refused, []).append(item.launch)
+    for reason, found in reasons.items():
+        yield reason, len(found), "; ".join(found)
 
 
 def _too_old(item: Entry) -> tuple[Any, ...]:

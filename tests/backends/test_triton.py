@@ -95,7 +95,10 @@ def test_what_it_supports(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _supports(monkeypatch, (9, 0)) == (True, "Triton 3.7.1, Some GPU, compute capability 9.0")
     assert "the layer is on cpu" in _supports(monkeypatch, (9, 0), device=torch.device("cpu")).reason
     assert "not torch.float64" in _supports(monkeypatch, (9, 0), dtype=torch.float64).reason
-    assert "needs compute capability 8.0 or newer" in _supports(monkeypatch, (7, 5)).reason
+    for kind in ("signs", "planes", "codebook"):
+        reason = _supports(monkeypatch, (7, 5), kind=kind).reason
+        assert "needs compute capability 8.0 or newer (for older ones Triton compiles no products" in reason
+        assert reason.endswith("cuda:0 is Some GPU, compute capability 7.5")
 
 
 def test_amd_is_untested(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,10 +109,23 @@ def test_regressions_are_found(committed: list[Entry]) -> None:
         {"launch": "new"},
     ):
         assert len(found(**changes)) == 1, changes
-    for target, problems in (("sm_75", 0), ("gfx942", 1)):
+    for target in ("sm_75", "gfx942"):
         old = next(item for item in committed if item.target == target and not item.refused)
-        assert len(static.regressions(committed, [replace(old, spills=8)])) == problems
-        assert len(static.regressions(committed, [replace(old, shared=65 << 10)])) == problems
+        assert len(static.regressions(committed, [replace(old, spills=8)])) == 1
+        assert len(static.regressions(committed, [replace(old, shared=65 << 10)])) == 1
+
+
+def test_what_a_gpu_too_old_refuses(committed: list[Entry], compilers: Executor) -> None:
+    """Code that spills is none there, and has a reason."""
+    old = [item for item in committed if item.target == "sm_75"]
+    vectors = [item for item in old if item.launch.startswith("vector") and "exact" not in item.launch]
+    assert all("registers are spilled" in item.refused for item in vectors)
+    assert all(item.refused or not item.spills for item in old)
+    spilled = compilers.submit(static.compile_one, "vector, 1 x 8, high, narrow", "sm_75").result()
+    assert "bytes of registers are spilled" in spilled.refused
+    good = next(item for item in old if not item.refused)
+    assert static.refuse(good) == good
+    assert "shared memory" in static.refuse(replace(good, shared=65 << 10)).refused
 
 
 def test_code_that_waits_is_no_loop() -> None:

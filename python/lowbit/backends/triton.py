@@ -23,6 +23,8 @@ from lowbit.formats.base import Metadata
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST = (8, 0)  # compute capability
+# Why: see sm_75 in benchmarks/results/triton_report.md.
+WHY_OLDEST = "for older ones Triton compiles no products of int8, and codebooks spill registers"
 KINDS_OF_BITS = ("signs", "planes")
 
 
@@ -76,7 +78,8 @@ class TritonBackend:
         capability = torch.cuda.get_device_capability(device)
         name = f"{name}, compute capability {capability[0]}.{capability[1]}"
         if capability < OLDEST:
-            return Availability(False, f"needs compute capability 8.0 or newer; {device} is {name}")
+            needed = f"needs compute capability 8.0 or newer ({WHY_OLDEST})"
+            return Availability(False, f"{needed}; {device} is {name}")
         return Availability(True, f"{answer.reason}, {name}")
 
     def prepare(self, tensors: Tensors, metadata: Metadata, any_bits: bool = False) -> Tensors:
