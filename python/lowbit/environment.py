@@ -107,8 +107,8 @@ def disturbance(stamp: dict[str, object]) -> str | None:
     if not isinstance(load, float) or load < _QUIET_LOAD:
         return None
     return (
-        f"The load average was {load} when this run began: other processes, a build perhaps, had been running. "
-        "If they still were, these figures, ratios included, are not clean."
+        f"The load average was {load} when this run began: other processes were running, and these figures, "
+        "ratios included, are not clean."
     )
 
 
