@@ -42,6 +42,7 @@ GROUPED = (
 EXPANSION, EXPANDED = ("codebook/matmul.cu",), ("tests/cuda/test_codebook_matmul.py",)
 BITS = "tests/cuda/test_bits.py"
 LOOPS = (f"{BITS}::test_every_loop",)
+STAGED, SUBNORMAL = ("activations/prologue.cu", "bits/gemv_by_128.cu"), (f"{BITS}::test_one_bit_by_128",)
 ROWS = (f"{BITS}::test_rows_that_share_a_block", f"{BITS}::test_blocks_that_share_rows")
 
 MUTATIONS = (
@@ -106,6 +107,18 @@ MUTATIONS = (
     Mutation(
         "the second column of a token counts 255 times", "bits/scales.h",
         "256 * high + low", "255 * high + low", GROUPED, LOOPS,
+    ),
+    Mutation(
+        "sums start from half of what they can lack", "activations/columns.h",
+        "start << (field | 1)", "start << (field | 1) >> 2", STAGED, SUBNORMAL,
+    ),
+    Mutation(
+        "a last group of few inputs without the share of its sums", "bits/loops.h",
+        "if (rest) y[c][i] =", "if (false) y[c][i] =", STAGED, SUBNORMAL,
+    ),
+    Mutation(
+        "scales that are not divided by the range of the token", "activations/prologue.cu",
+        "(254u << 23) - power_bits(amax)", "(127u << 23)", STAGED, SUBNORMAL,
     ),
     Mutation(
         "a span of weights that was not loaded", "bits/loops.h",

@@ -227,6 +227,30 @@ def test_scales_of_the_activations_alone(emulated: Device, bits: int, plan: str)
         assert m == 17 or torch.equal(y, together[:m])
 
 
+@pytest.mark.parametrize("activation_bits", [0, 1, 2, 5, 7])
+@pytest.mark.parametrize("k", [1, 128, 129, 257, 1025, 2300])
+def test_one_bit_by_128(k: int, activation_bits: int) -> None:
+    """Sums that are read as subnormal numbers: last groups of few inputs that are all that counts, largest
+    sums, a token whose codes are small but for one, and magnitudes at the ends of float32."""
+    device = load("lowbit_emulated")
+    rng = torch.Generator().manual_seed(k)
+    groups = -(-k // 128)
+    scales = torch.rand(17, groups, generator=rng) + 0.5
+    scales[:, -1] *= 1000
+    codes = torch.randint(0, 2, (17, k), generator=rng).byte()
+    codes[:2] = torch.tensor([[0], [1]])
+    layer = planes(codes, 1, scales, 128)
+    subject = DeviceBits(device, layer)
+    x = activations(17, k, torch.float32, seed=k)
+    x[::3, -1] *= 1000
+    x[1::3] = x[1::3].sign()
+    x[2::3] = -1 / 64
+    x[2::3, 0] = 1
+    for m, magnitude in ((17, 1.0), (9, 2.0**-90), (9, 2.0**90), (3, 2.0**-118)):
+        y = subject(x[:m] * magnitude, "fast", activation_bits=activation_bits)
+        check(layer, x[:m] * magnitude, y, "fast", activation_bits=activation_bits)
+
+
 @pytest.mark.parametrize("scale_dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("group_size", [32, 64, 128, 1024])
 def test_dtypes_of_scales_in_every_loop(group_size: int, scale_dtype: torch.dtype) -> None:

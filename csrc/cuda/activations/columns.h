@@ -15,12 +15,23 @@ inline constexpr int kInputAlign = 1024;  // inputs of the widest superblock of 
 inline constexpr int kScaleInputs = 128;  // inputs that share an activation scale in `fast`
 inline constexpr int kTileColumns = 8;    // of a B operand
 inline constexpr int kTileTokens = 8;     // whose scales and sums lie side by side
+inline constexpr int kSpanFields = 8;     // of 128 inputs in a span
+inline constexpr int kGroupTokens = 16;   // the same of groups
 inline constexpr int kHalfAlign = 64;     // inputs in 128 bytes of fp16
 
 // Bytes of a tile of columns: of 128 inputs, of half their steps, and of a column in that half.
 inline constexpr int kGroupBytes = kTileColumns * kScaleInputs;
 inline constexpr int kHalfGroupBytes = kGroupBytes / 2;
 inline constexpr int kColumnBytes = kHalfGroupBytes / kTileColumns;
+
+// Sums that are read as subnormal numbers: what they count where the range is 1, as their scales lack of
+// 2^149,
+inline constexpr float kSubnormalUnit = 1.0f / (1 << 23);
+// and where those of field `field` of one-bit digits start, which count 2^field times. The same for two
+// fields, as each takes four registers.
+LOWBIT_HOST_DEVICE constexpr int subnormal_start(int start, int field) {
+  return start << (field | 1);
+}
 
 // Quantised activations, the B operand of the int8 products (m16n8k32: a column is a column of B).
 //
@@ -54,6 +65,18 @@ inline constexpr int kColumnBytes = kHalfGroupBytes / kTileColumns;
 //   [ceil(tokens / 8)][values / 4][8 tokens][4]
 //
 // Columns and tokens that fill up a tile are neither written nor read.
+//
+// SUMS THAT ARE READ AS SUBNORMAL NUMBERS (cuda/bits/scales.h) want instead, group by group,
+//
+//   [ceil(tokens / 16)][Kp / 128 groups][16 tokens][2]
+//
+//   scale / range * 2^(126 - f)                                f: the group's field, group % 8
+//   (factor * sum of the codes - P) * scale / range * 2^-23    P: what the sum starts from, in its own units
+//
+// where `range` of a token is a power of two near its largest magnitude, so that nothing leaves the range of
+// a float, and where it has one scale that scale, so that both are exact. A group of fewer than 128 inputs
+// has the second without the sum of its codes, and exact: they may be small beside P, and the rounding large
+// beside them. That part stays in `sums`.
 struct Columns {
   int64_t tokens;
   int64_t padded_inputs;  // Kp
@@ -62,10 +85,13 @@ struct Columns {
   int32_t scale_groups;   // scales of a token: Kp / 128 where sums are grouped, else 1
   int32_t units;          // sums of a token: 1, Kp / 128 or Kp / 32, one per unit of the weight's scales
   int32_t experts;        // gates of a token: the most experts of any segment, the others use the first ones
+  int32_t start;          // a power of two above sums of 128 codes that are read as subnormal numbers, or 0
 
   int8_t* codes;    // [sets] tiles
   float* scales;    // [sets] tiles of scale_groups a token
   float* sums;      // [sets] tiles of units a token: a factor times the sum of scale * code; only grouped
+  float2* groups;   // [sets] tiles of 16 tokens; like ranges, only where start is not 0
+  float* ranges;    // [sets][tokens]
   int32_t* totals;  // [sets][tokens * per_token]  sum of all codes of a column; only where not grouped
   float* gates;     // [sets][tokens][experts]
 
@@ -91,6 +117,17 @@ struct Columns {
   }
   LOWBIT_HOST_DEVICE float* sums_of(int32_t set, int64_t token) const {
     return first_of(sums, units, set, token);
+  }
+  LOWBIT_HOST_DEVICE int64_t group_values() const {  // of a set
+    return (tokens + kGroupTokens - 1) / kGroupTokens * kGroupTokens * scale_groups;
+  }
+  // A token's first group; the next one is kGroupTokens further.
+  LOWBIT_HOST_DEVICE float2* groups_of(int32_t set, int64_t token) const {
+    const int64_t tile = token / kGroupTokens * kGroupTokens;
+    return groups + set * group_values() + tile * scale_groups + (token - tile);
+  }
+  LOWBIT_HOST_DEVICE float* range_of(int32_t set, int64_t token) const {
+    return ranges + set * tokens + token;
   }
   LOWBIT_HOST_DEVICE static int place_of(int value) { return (value >> 2) * (4 * kTileTokens) + (value & 3); }
   LOWBIT_HOST_DEVICE int32_t* totals_of(int32_t set, int64_t column) const {

@@ -45,6 +45,7 @@ Columns layout_columns(const Staging& staging, const ActivationKind& kind, void*
   out.scale_groups = staging.grouped ? static_cast<int32_t>(out.padded_inputs / kScaleInputs) : 1;
   out.units = sums_of_token(staging.unit, out.padded_inputs);
   out.experts = staging.experts;
+  out.start = staging.subnormal ? kScaleInputs * kind.code_limit() : 0;
 
   const int64_t tokens = out.sets * out.tokens;
   const auto values = [&](int32_t each) {
@@ -54,6 +55,8 @@ Columns layout_columns(const Staging& staging, const ActivationKind& kind, void*
   out.codes = parts.take<int8_t>(out.sets * out.column_tiles() * kTileColumns * out.padded_inputs);
   out.scales = parts.take<float>(values(out.scale_groups));
   out.sums = parts.take<float>(staging.grouped ? values(out.units) : 0);
+  out.groups = parts.take<float2>(staging.subnormal ? out.sets * out.group_values() : 0);
+  out.ranges = parts.take<float>(staging.subnormal ? tokens : 0);
   out.totals = parts.take<int32_t>(staging.grouped ? 0 : tokens * out.per_token);
   out.gates = parts.take<float>(tokens * out.experts);
   out.arrival_count = staging.arrivals;

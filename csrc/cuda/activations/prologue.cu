@@ -221,18 +221,38 @@ LOWBIT_DEVICE uint32_t prepare(Token<kKept>& token, float* gates, ReduceMemory& 
   return token.mix(memory.magnitudes);
 }
 
-// Adds up the codes of a unit of 32 or 128 inputs from its lanes' octets.
-LOWBIT_DEVICE void store_unit_sum(int sum, int octet, Unit unit, float scale, float* sums) {
+// Adds up the codes of a unit of 32 or 128 inputs from its lanes' octets: of which it returns the sum, too.
+LOWBIT_DEVICE int store_unit_sum(int sum, int octet, Unit unit, float scale, float* sums) {
   sum = reduce_lanes<4>(sum, Sum{});
   if (unit == Unit::inputs_32) {
     if (octet % 4 == 0) sums[Columns::place_of(octet / 4)] = scale * static_cast<float>(sum);
-    return;
+    return sum;
   }
   sum += __shfl_xor_sync(kAllLanes, sum, 4);
   sum += __shfl_xor_sync(kAllLanes, sum, 8);
   if (octet % kGroupLanes == 0) {
     sums[Columns::place_of(octet / kGroupLanes)] = scale * static_cast<float>(sum);
   }
+  return sum;
+}
+
+// The bits of a power of two near the largest magnitude of a token, of which these are the bits; one over it
+// is a number as well.
+LOWBIT_DEVICE uint32_t power_bits(uint32_t amax) {
+  constexpr uint32_t kLeast = 1u << 23, kMost = 253u << 23;
+  const uint32_t bits = amax & kInfinityBits;
+  return bits < kLeast ? kLeast : bits > kMost ? kMost : bits;
+}
+
+// What sums that are read as subnormal numbers want of `group`: its scale by the range of the token, the sum
+// of its codes, and whether it has all of its inputs.
+LOWBIT_DEVICE void store_group(const Columns& out, int32_t set, int64_t m, int group, float relative,
+                               float factor, int sum, bool whole) {
+  const int field = group % kSpanFields;
+  const auto start = static_cast<float>(subnormal_start(out.start, field) >> field);
+  const float rest = whole ? factor * static_cast<float>(sum) - start : -start;
+  out.groups_of(set, m)[group * kGroupTokens] = {relative * __uint_as_float((127u + 126u - field) << 23),
+                                                 rest * relative * kSubnormalUnit};
 }
 
 template <bool kKept>
@@ -288,12 +308,22 @@ __global__ void __launch_bounds__(kMaxThreads) columns_prologue(const Params<Col
     }
     if (p.unit == Unit::row) {
       row_sum += quantizer.scale() * static_cast<float>(sum);
-    } else {
-      const float scale = p.sums_factor * quantizer.scale();
-      store_unit_sum(sum, octet, p.unit, scale, out.sums_of(set, m));
+      return;
+    }
+    const float scale = p.sums_factor * quantizer.scale();
+    const int unit_sum = store_unit_sum(sum, octet, p.unit, scale, out.sums_of(set, m));
+    if (out.start != 0 && octet % kGroupLanes == 0) {
+      const int group = octet / kGroupLanes;
+      const bool whole = p.input.in_features >= int64_t{kScaleInputs} * (group + 1);
+      const float relative =
+          fast ? quantizer.scale() * __uint_as_float((254u << 23) - power_bits(amax)) : 1.0f;
+      store_group(out, set, m, group, relative, p.sums_factor, unit_sum, whole);
     }
   });
 
+  if (out.start != 0 && threadIdx.x == 0) {
+    *out.range_of(set, m) = fast ? __uint_as_float(power_bits(amax)) : quantizer.scale();
+  }
   if (!grouped) {
     totals[0] = reduce_block(totals[0], memory->totals[0], Sum{});
     totals[1] = reduce_block(totals[1], memory->totals[1], Sum{});

@@ -29,6 +29,8 @@ struct ActivationKind {
 
   bool exact() const { return bits == 0 && precision == LOWBIT_EXACT; }
   bool fast() const { return bits == 0 && precision == LOWBIT_FAST; }
+  // A power of two above the codes of a token that has one column.
+  int32_t code_limit() const { return bits == 0 ? 128 : 1 << bits; }
   int32_t columns_per_token() const { return (bits == 0 && precision == LOWBIT_HIGH) || bits == 8 ? 2 : 1; }
   int32_t planes_per_token() const { return bits == 0 ? 16 : bits + 1; }
 };
@@ -58,9 +60,10 @@ struct Staging {
   int32_t sets;
   int32_t experts;  // the most of any set
   // Columns alone:
-  bool grouped;       // scales by 128 inputs and sums by `unit`, or one scale and totals
-  Unit unit;          // of the weight's scales
-  float sums_factor;  // of the sums; 1 where not grouped
+  bool grouped;            // scales by 128 inputs and sums by `unit`, or one scale and totals
+  Unit unit;               // of the weight's scales
+  float sums_factor;       // of the sums; 1 where not grouped
+  bool subnormal = false;  // sums are read as subnormal numbers
   // Room for the product's own use, see Columns and HalfColumns:
   int64_t arrivals = 0;
   int64_t partial_bytes = 0;

@@ -48,6 +48,8 @@ Staging staging_of(const BitsCall& call, const Run& run, const Plan& plan, int64
   staging.grouped = is_grouped(run.layer, call.kind);
   staging.unit = run.layer.unit;
   staging.sums_factor = sums_factor(call.active_bits, call.kind.columns_per_token());
+  staging.subnormal = plan.kernel == Kernel::imma_gemv && run.layer.unit == Unit::inputs_128 &&
+                      form_of(run.layer) == Form::one && call.kind.columns_per_token() == 1;
   staging.arrivals = plan.arrivals;
   staging.partial_bytes = plan.partial_bytes;
   staging.tile_rows = plan.tile_rows;

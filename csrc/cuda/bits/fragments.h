@@ -10,7 +10,6 @@
 namespace lowbit::cuda {
 
 inline constexpr int kSteps = 4;       // of 32 inputs in a field
-inline constexpr int kSpanFields = 8;  // of 128 inputs in a span
 inline constexpr int kStepWords = 32;  // 16-byte words from one step of a superblock to the next
 inline constexpr int kSuperblockWords = kSteps * kStepWords;
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cuda/bits/chunks.h"
+#include "cuda/bits/epilogue.h"
 #include "cuda/bits/scales.h"
 
 namespace lowbit::cuda {
@@ -216,15 +217,19 @@ LOWBIT_DEVICE void cached_pass(const WarpTask& task, const Columns& x, const Pas
 
 // What a walk with sums that leave the integers reads beside the weights: columns, scales of the rows and of
 // the columns.
-template <int kColumnTiles, Flush kFlush, class T, bool kShare, bool kPairs = false>
+template <int kColumnTiles, Flush kFlush, class T, bool kShare, bool kPairs, bool kSubnormal>
 struct GroupedSource {
-  CodePointers<kColumnTiles, kPairs> codes;
-  Flusher<kFlush, T, kShare, kPairs> flusher;
+  static constexpr bool kStepping = kPairs || (kSubnormal && kColumnTiles == 2);
+
+  CodePointers<kColumnTiles, kStepping> codes;
+  Flusher<kFlush, T, kShare, kStepping> flusher;
   // With all of the bits in one pass, and scales by 128, tokens of two columns are pairs.
-  ScalesOf<kColumnTiles, kFlush, kPairs, !kShare && kFlush != Flush::by_32> scales;
+  std::conditional_t<kSubnormal, GroupScales<kColumnTiles>,
+                     ScalesOf<kColumnTiles, kFlush, kPairs, !kShare && kFlush != Flush::by_32>>
+      scales;
 
   LOWBIT_DEVICE GroupedSource(const WarpTask& task, const Columns& x, const Pass& pass)
-      : codes(task, x), flusher{RowScales<kFlush, T, kPairs>(task), pass.sums_share}, scales(task, x) {}
+      : codes(task, x), flusher{RowScales<kFlush, T, kStepping>(task), pass.sums_share}, scales(task, x) {}
 
   LOWBIT_DEVICE void begin_pass() {
     codes.begin_pass();
@@ -247,6 +252,30 @@ struct GroupedSource {
   }
 };
 
+// What products of sums that are read as subnormal numbers lack (cuda/activations/columns.h): the range of
+// the token, and the share of its sums in a last group of fewer than 128 inputs.
+template <int kColumnTiles>
+LOWBIT_DEVICE void finish_subnormal(const WarpTask& task, const Columns& x, float (&y)[kColumnTiles][4]) {
+  const int inputs = static_cast<int>(task.layer.in_features), set = task.segment.set;
+  const bool rest = inputs % kScaleInputs != 0 && task.spans.end == task.layer.spans;
+  const int group = inputs / kScaleInputs;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int row = kRowTile * task.tile + (task.lane >> 2) + 8 * (i >> 1);
+    const float scale = rest ? load_value(task.segment.scales, task.layer.scales_dtype,
+                                          int64_t{row} * task.layer.units + group)
+                             : 0.0f;
+#pragma unroll
+    for (int c = 0; c < kColumnTiles; ++c) {
+      const int column = task.first_column + kTileColumns * c + 2 * (task.lane & 3) + (i & 1);
+      const int token = min(column, static_cast<int>(x.tokens) - 1);
+      y[c][i] *= 1.0f / kSubnormalUnit;
+      y[c][i] *= *x.range_of(set, token);
+      if (rest) y[c][i] = fmaf(scale, x.sums_of(set, token)[Columns::place_of(group)], y[c][i]);
+    }
+  }
+}
+
 // Sums that are scaled after every field (or step, by 32 inputs), in ascending order of the inputs. Where
 // kShare, the pass is one of several and takes its share of the sums of the activations. Where kPairs, tokens
 // have two columns, which are put together before they are scaled.
@@ -255,18 +284,22 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
                                 float (&y)[kColumnTiles][4]) {
   constexpr int kFields = 8 / kWidth;
   constexpr bool kBySteps = kFlush == Flush::by_32;
-  constexpr bool kShort = kBySteps || (kColumnTiles == 2 && !kPairs) || (kWidth == 2 && !kShare);
+  constexpr bool kSubnormal = reads_subnormal(kWidth, kFlush, kShare, kPairs);
+  constexpr bool kShort =
+      kBySteps || (kColumnTiles == 2 && !kPairs && !kSubnormal) || (kWidth == 2 && !kShare);
   constexpr bool kHeavy = kShort || kColumnTiles == 2;
   constexpr bool kAhead = !(kBySteps && kShare);  // there it would take more registers than there are
   using Digits = Fields<kWidth, kFlush != Flush::row || kColumnTiles == 1>;  // or registers would run out
-  GroupedSource<kColumnTiles, kFlush, T, kShare, kPairs> source(task, x, pass);
+  GroupedSource<kColumnTiles, kFlush, T, kShare, kPairs, kSubnormal> source(task, x, pass);
+  const Starts<kSubnormal> starts(x.start);
   walk_spans<kWidth, kShort, kAhead, 1>(task, pass, source, [&](int superblock, const TileWords<1>& words) {
     Digits digits;
 #pragma unroll
     for (int f = 0; f < kFields; ++f) {
       const int field = superblock * kFields + f;
-      const Magic start(kPairs ? kNoMagic : kWidth * f);
-      if (kHeavy) __syncwarp();  // loads of later fields stay behind it, or registers would run out
+      const auto start = starts.of(kPairs ? kNoMagic : kWidth * f);
+      // Loads of later fields stay behind it, or registers would run out.
+      if (kHeavy && (f == 0 || !kSubnormal)) __syncwarp();
       FieldColumns columns[kColumnTiles];
       source.codes.load(field, columns);
       source.visit(field);
@@ -288,6 +321,7 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) y[c][1] *= kSecondSums, y[c][3] *= kSecondSums;
   }
+  if constexpr (kSubnormal) finish_subnormal(task, x, y);
 }
 
 }  // namespace lowbit::cuda

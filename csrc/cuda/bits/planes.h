@@ -136,7 +136,7 @@ template <int kColumnTiles, Flush kFlush, class T>
 LOWBIT_DEVICE void grouped_planes_pass(const WarpTask& task, const Columns& x, const Pass& pass,
                                        float (&y)[kColumnTiles][4]) {
   constexpr bool kBySteps = kFlush == Flush::by_32;
-  GroupedSource<kColumnTiles, kFlush, T, true> source(task, x, pass);
+  GroupedSource<kColumnTiles, kFlush, T, true, false, false> source(task, x, pass);
   int sums[kSpanFields][kColumnTiles][4];
   walk_planes(task, pass, source, [&](int half, const Nibbles& digits) {
 #pragma unroll

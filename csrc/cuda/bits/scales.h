@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "cuda/activations/reduce.h"
 #include "cuda/bits/fragments.h"
 
 namespace lowbit::cuda {
@@ -187,6 +188,25 @@ struct PairScales {
   static LOWBIT_DEVICE int token_of(const WarpTask& task) { return task.first_column / 2 + (task.lane & 3); }
 };
 
+// Of sums that are read as subnormal numbers: tokens of one column.
+template <int kColumnTiles>
+struct GroupScales {
+  SpanPointer<kSpanFields * kGroupTokens / 2, kColumnTiles == 2> words;
+  uint4 raw[kColumnTiles];
+
+  LOWBIT_DEVICE GroupScales(const WarpTask& task, const Columns& x)
+      : words(x.groups_of(task.segment.set, task.first_column + 2 * (task.lane & 3)), task.spans) {}
+
+  LOWBIT_DEVICE void begin_pass() const {}
+  LOWBIT_DEVICE void next_span(int span) { words.next_span(span); }
+  LOWBIT_DEVICE void visit(int field) {
+#pragma unroll
+    for (int c = 0; c < kColumnTiles; ++c) {
+      raw[c] = load_cached(words + (field * kGroupTokens + kTileColumns * c) / 2);
+    }
+  }
+};
+
 template <int kColumnTiles, Flush kFlush, bool kPairs, bool kSingle>
 using ScalesOf =
     std::conditional_t<kPairs, PairScales<kColumnTiles, kFlush>, ColumnScales<kColumnTiles, kFlush, kSingle>>;
@@ -232,14 +252,48 @@ LOWBIT_HOST_DEVICE constexpr int magic_bits(int shift) {
   return shift == kNoMagic ? 0 : 0x4b400000 - (shift << 23);
 }
 
+// AS SUBNORMAL NUMBERS, without the subtraction: an integer in [0, 2^23) is, read as a float, 2^-149 times as
+// large, which a multiply-add takes exactly. One-bit digits of a field start from P, a power of two above the
+// sum of 128 codes (subnormal_start()), and so stay below 2^23. The multiply-add adds the rest, which takes P
+// away again. In `fast` it is rounded, by 2^-24 (P + sum |code| / 2) <= 2^-24 (32768 + 8128) = 0.0025 of a
+// scale; where a weight is +-1/2 the contract allows 1e-5 |code| sqrt(128) / 2 >= 0.0071 for 128 codes whose
+// largest is 127, and, by Cauchy and Schwarz, the sum of that for all groups. Where a token has one scale
+// nothing is rounded.
+LOWBIT_HOST_DEVICE constexpr bool reads_subnormal(int width, Flush flush, bool share, bool pairs) {
+  return width == 1 && flush == Flush::by_128 && !share && !pairs;
+}
+
 // Four of them as the initial accumulator of a product.
 struct Magic {
   int c[4];
 
+  Magic() = default;
   LOWBIT_DEVICE explicit Magic(int shift) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) c[i] = magic_bits(shift);
   }
+};
+
+// Those of all fields. They come from other lanes, each from one of its own: of what it can compute the
+// compiler keeps one, and copies it to four registers for every product.
+template <bool kSubnormal>
+struct Starts {
+  LOWBIT_DEVICE explicit Starts(int) {}
+  LOWBIT_DEVICE Magic of(int shift) const { return Magic(shift); }
+};
+template <>
+struct Starts<true> {
+  Magic fields[kSpanFields / 2];
+
+  LOWBIT_DEVICE explicit Starts(int start) {
+    const int own = subnormal_start(start, static_cast<int>(threadIdx.x % kSpanFields));
+#pragma unroll
+    for (int f = 0; f < kSpanFields; f += 2) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) fields[f / 2].c[i] = __shfl_sync(kAllLanes, own, f + kSpanFields * i);
+    }
+  }
+  LOWBIT_DEVICE const Magic& of(int field) const { return fields[field / 2]; }
 };
 
 // y += scale of the row * (sum * scale of the column + share of its sums), where sum = sums - start, exactly.
@@ -263,6 +317,18 @@ struct Flusher {
         if (kShare) rest *= share;
         y[i] = fmaf(fmaf(sum, scale, rest), rows.rows[i >> 1].at(field, unit), y[i]);
       }
+    }
+  }
+
+  // Sums that are read as subnormal numbers.
+  template <int kColumnTiles>
+  LOWBIT_DEVICE void flush(const int (&sums)[4], const int (&)[4], int, int field, int unit,
+                           const GroupScales<kColumnTiles>& columns, int tile, float (&y)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float scale = value_of<float>(columns.raw[tile], 2 * (i & 1));
+      const float rest = value_of<float>(columns.raw[tile], 2 * (i & 1) + 1);
+      y[i] = fmaf(fmaf(__int_as_float(sums[i]), scale, rest), rows.rows[i >> 1].at(field, unit), y[i]);
     }
   }
 
