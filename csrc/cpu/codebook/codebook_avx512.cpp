@@ -12,10 +12,27 @@ struct Vectors : isa::Avx512 {
   static constexpr int kDigitBits = 8;
   static constexpr int kMaxDigitBits = 8;
   static constexpr int kTableTokens = 4;
+  static constexpr int kPairedBits = 3;
   static constexpr int kExpandedBits = 6;  // 54 G/s at 4 bits, 52 at 5; expanded 59
 
   static LOWBIT_INLINE I32 select(I32 mask, I32 a, I32 b) {
     return _mm512_ternarylogic_epi32(a, mask, b, 0xe2);  // overwrites a, which callers make for this
+  }
+
+  // Two codes of three bits in the six that vpermb reads of a byte:
+  //
+  //   planes a b c (a most significant)    a7 .. a0, b7 .. b0, c7 .. c0
+  //   out[i]                               . . a a b b c c, of inputs 2 i + 1 and 2 i each
+  static LOWBIT_INLINE void code_pairs(const I32* planes, I32* out) {
+    const I32 fours = select(set1(static_cast<int32_t>(0xcccccccc)), shift_left<2>(planes[1]), planes[2]);
+    const I32 others = select(set1(0x33333333), shift_right_logical<2>(planes[2]), planes[1]);
+    const I32 a = set1(0x30303030);
+    out[0] = select(a, shift_left<4>(planes[0]), fours);
+    out[2] = select(set1(0x0f0f0f0f), shift_right_logical<4>(fours), planes[0]);
+    // What two rotations move into the next byte, two more bring back: a7 and a6 go through its lowest bits.
+    const I32 rotated = _mm512_rol_epi32(planes[0], 2);
+    out[3] = _mm512_ror_epi32(select(set1(0x03030303), rotated, others), 4);
+    out[1] = select(a, rotated, others);
   }
 
   static LOWBIT_INLINE I32 load_part(const void* p, int bytes) {
@@ -38,7 +55,8 @@ struct Vectors : isa::Avx512 {
     static constexpr int kEntries = 1 << kBits;
     static constexpr int kVectors = kEntries <= 16 ? 1 : kEntries / 16;
     static constexpr int kTables = kEntries <= 64 ? 1 : kEntries / 64;
-    I32 table[3][kTables];  // byte e: digit of entry e % kEntries
+    static constexpr int kPlaces = kBits == kPairedBits ? 2 : 1;  // of a code in an index byte
+    I32 table[kPlaces][3][kTables];  // byte e: digit of the entry whose code the index e holds in this place
 
     LOWBIT_INLINE float build(const void* row, lowbit_dtype dtype) {
       F32 values[kVectors];
@@ -54,22 +72,24 @@ struct Vectors : isa::Avx512 {
       }
       for (int d = 0; d < 3; ++d) {
         if constexpr (kVectors == 1) {
-          // Byte d of dword e % kEntries, for all 64 bytes e.
-          alignas(64) static constexpr auto kPick = pattern();
-          table[d][0] = _mm512_permutexvar_epi8(add(load(kPick.bytes), set1(0x01010101 * d)), codes[0]);
+          static constexpr Pattern kPick[2] = {pattern(0), pattern(1)};
+          for (int place = 0; place < kPlaces; ++place) {
+            table[place][d][0] =
+                _mm512_permutexvar_epi8(add(load(kPick[place].bytes), set1(0x01010101 * d)), codes[0]);
+          }
         } else {
           alignas(64) uint8_t bytes[64 * kTables];
           for (int i = 0; i < 4 * kTables; ++i) {
             const __m128i digits = _mm512_cvtepi32_epi8(_mm512_srli_epi32(codes[i % kVectors], 8 * d));
             _mm_store_si128(reinterpret_cast<__m128i*>(bytes + 16 * i), digits);
           }
-          for (int i = 0; i < kTables; ++i) table[d][i] = load(bytes + 64 * i);
+          for (int i = 0; i < kTables; ++i) table[0][d][i] = load(bytes + 64 * i);
         }
       }
       return scale.step;
     }
-    LOWBIT_INLINE I32 look(int digit, I32 index) const {
-      const I32* const t = table[digit];
+    LOWBIT_INLINE I32 look(int digit, I32 index, int place = 0) const {
+      const I32* const t = table[place][digit];
       if constexpr (kTables == 1) {
         return _mm512_permutexvar_epi8(index, t[0]);
       } else if constexpr (kTables == 2) {
@@ -82,11 +102,16 @@ struct Vectors : isa::Avx512 {
 
    private:
     struct Pattern {
-      uint8_t bytes[64];
+      alignas(64) uint8_t bytes[64];
     };
-    static constexpr Pattern pattern() {
+    // For all 64 indices: byte 0 of the dword of their code.
+    static constexpr Pattern pattern(int place) {
       Pattern result{};
-      for (int e = 0; e < 64; ++e) result.bytes[e] = static_cast<uint8_t>(4 * (e % kEntries));
+      for (int e = 0; e < 64; ++e) {
+        const int pair = e >> place;  // bits 0, 2 and 4
+        const int code = kPlaces == 2 ? (pair & 1) | (pair >> 1 & 2) | (pair >> 2 & 4) : e % kEntries;
+        result.bytes[e] = static_cast<uint8_t>(4 * code);
+      }
       return result;
     }
   };

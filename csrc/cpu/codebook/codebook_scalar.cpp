@@ -11,6 +11,7 @@ namespace {
 struct Vectors : isa::Scalar {
   static constexpr int kDigitBits = 8;
   static constexpr int kMaxDigitBits = 8;
+  static constexpr int kPairedBits = 0;
   static constexpr int kTableTokens = 4;
   static constexpr int kExpandedBits = 9;  // never: an entry costs the same either way
 

@@ -20,6 +20,9 @@
 //   select(mask, a, b)       bit by bit, a where the mask is 1
 //   load_part(p, n)          the first n bytes of a vector, the rest 0
 //   Digits<B>                three look-up tables, with build(row, dtype) -> step and look(digit, index)
+//   kPairedBits              0, or the B of which an index holds two codes, in the places 0 and 1 of
+//                            look(digit, index, place); code_pairs(planes, out): out[i] of inputs 2 i, 2 i +
+//                            1
 //   byte_products(sum, u, x) like dot, but into 32-bit lanes whatever the instruction set
 //   Entries<B>               an fp32 table, with build(row, dtype) and pick<shift>(index): entry of bits
 //   shift.. horizontal_sum(a)        of the lanes, in one fixed order
@@ -90,10 +93,22 @@ struct TablesKernel {
     LOWBIT_INLINE void for_each(int64_t chunk, Use use) const {
       I32 planes[kBits];
       bits.load(chunk, planes);
-      for_each_code<V, kBits>(planes, [&](int j, I32 index) LOWBIT_LAMBDA_INLINE {
-        const I32 u[3] = {digits.look(0, index), digits.look(1, index), digits.look(2, index)};
-        use(j, u);
-      });
+      if constexpr (kBits == V::kPairedBits) {
+        I32 pairs[4];
+        V::code_pairs(planes, pairs);
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; ++j) {
+          const I32 index = pairs[j / 2];
+          const I32 u[3] = {digits.look(0, index, j % 2), digits.look(1, index, j % 2),
+                            digits.look(2, index, j % 2)};
+          use(j, u);
+        }
+      } else {
+        for_each_code<V, kBits>(planes, [&](int j, I32 index) LOWBIT_LAMBDA_INLINE {
+          const I32 u[3] = {digits.look(0, index), digits.look(1, index), digits.look(2, index)};
+          use(j, u);
+        });
+      }
     }
   };
 

@@ -16,6 +16,7 @@ struct Vectors256 : Base {
 
   static constexpr int kDigitBits = kDigitWidth;
   static constexpr int kMaxDigitBits = 4;  // 16 bytes: the table of one vpshufb
+  static constexpr int kPairedBits = 0;
   static constexpr int kTableTokens = 2;
   static constexpr int kExpandedBits = 1;  // 35 G/s at 3 bits, 21 at 4, 12 at 5; expanded 51
 
