@@ -117,8 +117,8 @@ MUTATIONS = (
         "if (rest) y[c][i] =", "if (false) y[c][i] =", STAGED, SUBNORMAL,
     ),
     Mutation(
-        "scales that are not divided by the range of the token", "activations/prologue.cu",
-        "(254u << 23) - power_bits(amax)", "(127u << 23)", STAGED, SUBNORMAL,
+        "scales that are divided by twice the range of the token", "activations/prologue.cu",
+        "(254u << 23) - power_bits(amax)", "(253u << 23) - power_bits(amax)", STAGED, SUBNORMAL,
     ),
     Mutation(
         "a span of weights that was not loaded", "bits/loops.h",

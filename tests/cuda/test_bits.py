@@ -230,25 +230,51 @@ def test_scales_of_the_activations_alone(emulated: Device, bits: int, plan: str)
 @pytest.mark.parametrize("activation_bits", [0, 1, 2, 5, 7])
 @pytest.mark.parametrize("k", [1, 128, 129, 257, 1025, 2300])
 def test_one_bit_by_128(k: int, activation_bits: int) -> None:
-    """Sums that are read as subnormal numbers: last groups of few inputs that are all that counts, largest
-    sums, a token whose codes are small but for one, and magnitudes at the ends of float32."""
+    """Sums that are read as subnormal numbers: groups of one size, and last ones of few inputs that are all
+    that counts; largest sums, a token whose codes are small but for one, tiny and huge activations."""
     device = load("lowbit_emulated")
     rng = torch.Generator().manual_seed(k)
-    groups = -(-k // 128)
-    scales = torch.rand(17, groups, generator=rng) + 0.5
-    scales[:, -1] *= 1000
     codes = torch.randint(0, 2, (17, k), generator=rng).byte()
     codes[:2] = torch.tensor([[0], [1]])
-    layer = planes(codes, 1, scales, 128)
-    subject = DeviceBits(device, layer)
     x = activations(17, k, torch.float32, seed=k)
-    x[::3, -1] *= 1000
     x[1::3] = x[1::3].sign()
     x[2::3] = -1 / 64
     x[2::3, 0] = 1
-    for m, magnitude in ((17, 1.0), (9, 2.0**-90), (9, 2.0**90), (3, 2.0**-118)):
-        y = subject(x[:m] * magnitude, "fast", activation_bits=activation_bits)
-        check(layer, x[:m] * magnitude, y, "fast", activation_bits=activation_bits)
+    for last in (1, 1000):
+        scales = torch.rand(17, -(-k // 128), generator=rng) + 0.5
+        scales[:, -1] *= last
+        x[::3, -1] *= last
+        layer = planes(codes, 1, scales.half(), 128)
+        subject = DeviceBits(device, layer)
+        for m, magnitude in ((17, 1.0), (9, 2.0**-90), (9, 2.0**90), (3, 2.0**-118)):
+            y = subject(x[:m] * magnitude, "fast", activation_bits=activation_bits)
+            check(layer, x[:m] * magnitude, y, "fast", activation_bits=activation_bits)
+
+
+@pytest.mark.parametrize("activation_bits", [0, 4])
+@pytest.mark.parametrize(
+    ("scale_dtype", "scale", "magnitude"),
+    [
+        (torch.float16, 2.0**-24, 2.0**-90),
+        (torch.float16, 2.0**-24, 2.0**120),
+        (torch.float16, 2.0**15, 2.0**-118),
+        (torch.float16, 2.0**15, 2.0**90),
+        (torch.bfloat16, 2.0**-120, 2.0**60),
+        (torch.bfloat16, 2.0**125, 2.0**-40),
+        (torch.float32, 2.0**-124, 2.0**60),
+        (torch.float32, 2.0**125, 2.0**-40),
+    ],
+    ids=str,
+)
+def test_one_bit_by_128_with_scales_of_any_size(
+    scale_dtype: torch.dtype, scale: float, magnitude: float, activation_bits: int
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    scales = ((torch.rand(17, 3, generator=rng) + 0.5) * scale).to(scale_dtype)
+    layer = planes(torch.randint(0, 2, (17, 300), generator=rng).byte(), 1, scales, 128)
+    x = activations(9, 300, torch.float32, seed=0) * magnitude
+    y = DeviceBits(load("lowbit_emulated"), layer)(x, "fast", activation_bits=activation_bits)
+    check(layer, x, y, "fast", activation_bits=activation_bits)
 
 
 @pytest.mark.parametrize("scale_dtype", DTYPES, ids=str)

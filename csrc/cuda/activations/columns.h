@@ -16,7 +16,7 @@ inline constexpr int kScaleInputs = 128;  // inputs that share an activation sca
 inline constexpr int kTileColumns = 8;    // of a B operand
 inline constexpr int kTileTokens = 8;     // whose scales and sums lie side by side
 inline constexpr int kSpanFields = 8;     // of 128 inputs in a span
-inline constexpr int kGroupTokens = 16;   // the same of groups
+inline constexpr int kGroupTokens = 16;   // whose groups lie side by side
 inline constexpr int kHalfAlign = 64;     // inputs in 128 bytes of fp16
 
 // Bytes of a tile of columns: of 128 inputs, of half their steps, and of a column in that half.
@@ -24,11 +24,11 @@ inline constexpr int kGroupBytes = kTileColumns * kScaleInputs;
 inline constexpr int kHalfGroupBytes = kGroupBytes / 2;
 inline constexpr int kColumnBytes = kHalfGroupBytes / kTileColumns;
 
-// Sums that are read as subnormal numbers: what they count where the range is 1, as their scales lack of
-// 2^149,
+// What sums that are read as subnormal numbers count, times the range of their token: 2^-149 of the number
+// times the 2^126 of its scale.
 inline constexpr float kSubnormalUnit = 1.0f / (1 << 23);
-// and where those of field `field` of one-bit digits start, which count 2^field times. The same for two
-// fields, as each takes four registers.
+// Where those of field `field` of one-bit digits start: they count 2^field times. Two fields share a start,
+// as each takes four registers.
 LOWBIT_HOST_DEVICE constexpr int subnormal_start(int start, int field) {
   return start << (field | 1);
 }

@@ -239,9 +239,9 @@ LOWBIT_DEVICE int store_unit_sum(int sum, int octet, Unit unit, float scale, flo
 // The bits of a power of two near the largest magnitude of a token, of which these are the bits; one over it
 // is a number as well.
 LOWBIT_DEVICE uint32_t power_bits(uint32_t amax) {
-  constexpr uint32_t kLeast = 1u << 23, kMost = 253u << 23;
+  constexpr uint32_t kMost = 253u << 23;
   const uint32_t bits = amax & kInfinityBits;
-  return bits < kLeast ? kLeast : bits > kMost ? kMost : bits;
+  return bits > kMost ? kMost : bits;
 }
 
 // What sums that are read as subnormal numbers want of `group`: its scale by the range of the token, the sum

@@ -49,7 +49,8 @@ Staging staging_of(const BitsCall& call, const Run& run, const Plan& plan, int64
   staging.unit = run.layer.unit;
   staging.sums_factor = sums_factor(call.active_bits, call.kind.columns_per_token());
   staging.subnormal = plan.kernel == Kernel::imma_gemv && run.layer.unit == Unit::inputs_128 &&
-                      form_of(run.layer) == Form::one && call.kind.columns_per_token() == 1;
+                      form_of(run.layer) == Form::one && call.kind.columns_per_token() == 1 &&
+                      run.layer.scales_dtype == LOWBIT_F16;
   staging.arrivals = plan.arrivals;
   staging.partial_bytes = plan.partial_bytes;
   staging.tile_rows = plan.tile_rows;

@@ -284,7 +284,7 @@ LOWBIT_DEVICE void grouped_pass(const WarpTask& task, const Columns& x, const Pa
                                 float (&y)[kColumnTiles][4]) {
   constexpr int kFields = 8 / kWidth;
   constexpr bool kBySteps = kFlush == Flush::by_32;
-  constexpr bool kSubnormal = reads_subnormal(kWidth, kFlush, kShare, kPairs);
+  constexpr bool kSubnormal = reads_subnormal<T>(kWidth, kFlush, kShare, kPairs);
   constexpr bool kShort =
       kBySteps || (kColumnTiles == 2 && !kPairs && !kSubnormal) || (kWidth == 2 && !kShare);
   constexpr bool kHeavy = kShort || kColumnTiles == 2;

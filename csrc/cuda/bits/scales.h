@@ -255,12 +255,17 @@ LOWBIT_HOST_DEVICE constexpr int magic_bits(int shift) {
 // AS SUBNORMAL NUMBERS, without the subtraction: an integer in [0, 2^23) is, read as a float, 2^-149 times as
 // large, which a multiply-add takes exactly. One-bit digits of a field start from P, a power of two above the
 // sum of 128 codes (subnormal_start()), and so stay below 2^23. The multiply-add adds the rest, which takes P
-// away again. In `fast` it is rounded, by 2^-24 (P + sum |code| / 2) <= 2^-24 (32768 + 8128) = 0.0025 of a
-// scale; where a weight is +-1/2 the contract allows 1e-5 |code| sqrt(128) / 2 >= 0.0071 for 128 codes whose
-// largest is 127, and, by Cauchy and Schwarz, the sum of that for all groups. Where a token has one scale
-// nothing is rounded.
+// away again. In `fast` the rest is rounded, by 2^-24 (P + sum |code| / 2) <= 2^-24 (32768 + 8128) = 0.0025
+// of a scale, and the multiply-add once more, by 2^-24 8128 = 0.0005; where a weight is +-1/2 the contract
+// allows 1e-5 |code| sqrt(128) / 2 >= 0.0071 for 128 codes whose largest is 127, and, by Cauchy and Schwarz,
+// the sum of that for all groups. Adding the groups up rounds as in every other loop. Where a token has one
+// scale neither of the two rounds anything.
+//
+// A row's y is kept 2^-23 times as large, and without the token's range. Row scales in fp16, 2^-24 to 65,504,
+// leave it far inside a float's range; the smallest of bf16 and float do not, and take a subtraction.
+template <class T>
 LOWBIT_HOST_DEVICE constexpr bool reads_subnormal(int width, Flush flush, bool share, bool pairs) {
-  return width == 1 && flush == Flush::by_128 && !share && !pairs;
+  return width == 1 && flush == Flush::by_128 && !share && !pairs && std::is_same_v<T, __half>;
 }
 
 // Four of them as the initial accumulator of a product.
