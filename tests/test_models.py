@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
+import threading
 import types
 
 import gguf
@@ -14,6 +16,7 @@ import torch
 from lowbit import models
 from lowbit.errors import CheckpointError
 
+from tests.tiny_gguf import save_tiny_gguf
 from tests.tiny_llama import save_tiny_llama, tiny_model  # noqa: F401 (a fixture)
 
 
@@ -68,41 +71,64 @@ def test_truncated_weights(tmp_path):
         models.load(model)
 
 
-def test_a_file_that_is_no_gguf(tmp_path):
-    fake = tmp_path / "model.gguf"
+def _no_gguf(directory):
+    fake = directory / "fake.gguf"
     fake.write_bytes(b"not a GGUF file")
+    return fake
+
+
+def test_a_file_that_is_no_gguf(tmp_path):
+    fake = _no_gguf(tmp_path)
     assert models.source_kind(fake) == "gguf"
     with pytest.raises(CheckpointError, match="cannot load the GGUF file"):
         models.load(fake)
 
 
 def test_a_gguf_file_is_parsed_once(tmp_path, monkeypatch):
-    """transformers reads one for the configuration, for the weights and for the tokenizer."""
-    file = tmp_path / "model.gguf"
-    writer = gguf.GGUFWriter(file, "llama")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    readings = []
+    """transformers would for the configuration, for the weights and for the tokenizer."""
+    file = save_tiny_gguf(tmp_path / "model.gguf")
+    parsed = []
+    parse = gguf.GGUFReader.__init__
+    monkeypatch.setattr(
+        gguf.GGUFReader, "__init__", lambda self, path: parsed.append(path) or parse(self, path)
+    )
+    loaded = models.load(file, dtype=torch.float32)
+    assert loaded.tokenizer("ab")["input_ids"] == [1, 9]
+    assert loaded.model(torch.tensor([[1, 9]])).logits.isfinite().all()
+    assert parsed == [str(file)]
 
-    def read(name):
-        reader = gguf.GGUFReader(file)
-        readings.append((name, reader))
-        return reader
 
-    monkeypatch.setattr(models, "_from_gguf", lambda path, dtype: read("model"))
-    monkeypatch.setattr(models, "load_tokenizer", lambda source: read("tokenizer"))
-    before = gguf.GGUFReader
-    models.load(file)
-    (_, first), (_, second) = readings
-    assert first is second
-    assert gguf.GGUFReader is before
+def test_loading_gguf_files_leaves_their_reader_alone(tmp_path, monkeypatch):
+    """However it ends, and in two threads at once."""
+    reader = gguf.GGUFReader
+    with pytest.raises(CheckpointError):
+        models.load(_no_gguf(tmp_path))
+    assert gguf.GGUFReader is reader
 
-    monkeypatch.setattr(models, "load_tokenizer", lambda source: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    both = threading.Barrier(2, timeout=0.5)  # broken: one thread waits for the other to end
+    begun, ended = [], threading.Event()
+
+    def meet(path, dtype):
+        begun.append(path)
+        last = len(begun) == 2
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait()
+        if last:
+            ended.wait(10)  # who begins first ends first
+
+    def load():
         models.load(file)
-    assert gguf.GGUFReader is before
+        ended.set()
+
+    monkeypatch.setattr(models, "_from_gguf", meet)
+    monkeypatch.setattr(models, "load_tokenizer", lambda source: None)
+    file = save_tiny_gguf(tmp_path / "model.gguf")
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert gguf.GGUFReader is reader
 
 
 def test_the_demo_model_is_converted_once(tiny_model, tmp_path, monkeypatch):  # noqa: F811

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -91,23 +92,27 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     return config
 
 
+_reading_gguf = threading.RLock()
+
+
 @contextmanager
 def _gguf_read_once() -> Iterator[None]:
-    """Within, a GGUF file is parsed once.
+    """Within, a GGUF file is parsed once; one thread at a time.
 
     transformers parses it anew for the configuration, the weights and the tokenizer, and a vocabulary of
-    262,144 tokens, read one by one, takes a quarter of a minute each time.
+    262,144 tokens is read one by one.
     """
     if importlib.util.find_spec("gguf") is None:  # transformers says so
         yield
         return
     gguf: Any = importlib.import_module("gguf")
-    reader = gguf.GGUFReader
-    gguf.GGUFReader = lru_cache(maxsize=1)(reader)
-    try:
-        yield
-    finally:
-        gguf.GGUFReader = reader
+    with _reading_gguf:
+        reader = gguf.GGUFReader
+        gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+        try:
+            yield
+        finally:
+            gguf.GGUFReader = reader
 
 
 def load(source: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> LoadedModel:
@@ -242,8 +247,8 @@ def _from_gguf(path: Path, dtype: torch.dtype) -> Any:
 def _demo_directory(dtype: torch.dtype) -> Path:
     """The demo model as a transformers directory, made once from the GGUF file of the PyPI package.
 
-    Reading that file takes most of a minute (its 262,144 tokens are parsed one by one, three times), so the
-    result is kept under ``~/.cache/lowbit`` (``XDG_CACHE_HOME`` is respected): 0.5 GB in bfloat16.
+    Reading that file takes long (its 262,144 tokens are parsed one by one), so the result is kept under
+    ``~/.cache/lowbit`` (``XDG_CACHE_HOME`` is respected): 0.5 GB in bfloat16.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lowbit"
     target = cache / f"{DEMO_MODEL}-{str(dtype).removeprefix('torch.')}"

@@ -312,11 +312,12 @@ def _new_sharer(target: Target, owner: PackedModule) -> nn.Module:
 
 def relative_error(weight: Tensor, packed: PackedWeight) -> float:
     """||W - W'|| / ||W|| (Frobenius); 0 when both are zero, infinite when only W is."""
-    difference = norm = 0.0
+    sums = torch.zeros(2, dtype=torch.float64, device=weight.device)
     for rows, exact in row_chunks(weight):
         rounded = packed.rows(torch.arange(rows.start, rows.stop, device=weight.device))
-        difference += float((exact - rounded).double().square().sum())
-        norm += float(exact.double().square().sum())
+        sums[0] += (exact - rounded).double().square().sum()
+        sums[1] += exact.double().square().sum()
+    difference, norm = sums.tolist()
     if norm == 0:
         return 0.0 if difference == 0 else float("inf")
     return float((difference / norm) ** 0.5)
