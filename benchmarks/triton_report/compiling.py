@@ -26,7 +26,8 @@ class Entry:
     """A launch on a target.
 
     Attributes:
-        refused: the compiler's reason for making no code; the figures are 0 then.
+        refused: why there is no usable code: the compiler's reason, or that it spills on a target that is too
+            old; the figures are 0 then.
         registers: of a thread. spills: bytes of stack, on AMD spilled registers.
         shared: bytes of a block, as launched.
         per_weight: thread instructions of the hot loops, one for each digit of a weight, by weights; None

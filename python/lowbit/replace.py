@@ -13,7 +13,7 @@ from lowbit import backends
 from lowbit.errors import DtypeError, FormatError, UnsupportedLayerError, ValueRangeError
 from lowbit.formats import PRECISIONS, PackedWeight
 from lowbit.modules import PackedEmbedding, PackedModule, QuantizedLinear, TiedEmbedding, make_linear
-from lowbit.quantizers.common import row_chunks
+from lowbit.quantizers.common import one_thread, row_chunks
 from lowbit.report import LayerReport, Report
 from lowbit.schemes import Scheme
 from lowbit.targets import (
@@ -310,6 +310,7 @@ def _new_sharer(target: Target, owner: PackedModule) -> nn.Module:
     return owner if bias is owner.bias else owner.sharing_weight(bias, target.name)
 
 
+@one_thread()
 def relative_error(weight: Tensor, packed: PackedWeight) -> float:
     """||W - W'|| / ||W|| (Frobenius); 0 when both are zero, infinite when only W is."""
     sums = torch.zeros(2, dtype=torch.float64, device=weight.device)

@@ -97,7 +97,7 @@ def test_what_it_supports(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not torch.float64" in _supports(monkeypatch, (9, 0), dtype=torch.float64).reason
     for kind in ("signs", "planes", "codebook"):
         reason = _supports(monkeypatch, (7, 5), kind=kind).reason
-        assert "needs compute capability 8.0 or newer (for older ones Triton compiles no products" in reason
+        assert "needs compute capability 8.0 or newer (for older ones Triton compiles `exact` alone" in reason
         assert reason.endswith("cuda:0 is Some GPU, compute capability 7.5")
 
 

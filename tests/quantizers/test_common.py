@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 import torch
 from lowbit.errors import DtypeError, ShapeError, ValueRangeError
+from lowbit.quantizers import codebook, common, planes, signs
 from lowbit.schemes import (
     BinaryMoS,
     BipolarInt,
@@ -110,3 +113,32 @@ def test_scales_that_overflow_are_refused(scheme: Scheme) -> None:
         scheme.quantize(weight, "a")
     wide = type(scheme)(**{**vars(scheme), "scale_dtype": "bfloat16"}).quantize(weight, "a")
     torch.testing.assert_close(wide.dequantize(), weight, rtol=1e-2, atol=0)
+
+
+IN_PIECES: dict[ModuleType, Scheme] = {
+    planes: BipolarInt(2, group_size=32),
+    codebook: ScalarCodebook(bits=2),
+    signs: OneBit(),
+}
+
+
+@pytest.mark.parametrize("module", IN_PIECES, ids=lambda module: module.__name__)
+def test_pieces_are_worked_on_by_one_thread(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+
+    def watched(weight: torch.Tensor):
+        for piece in common.row_chunks(weight):
+            seen.add(torch.get_num_threads())
+            yield piece
+
+    monkeypatch.setattr(module, "row_chunks", watched)
+    torch.set_num_threads(3)
+    try:
+        IN_PIECES[module].quantize(torch.randn(5, 64))
+        assert torch.get_num_threads() == 3
+        with pytest.raises(ValueRangeError):
+            IN_PIECES[module].quantize(torch.full((5, 64), torch.inf))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert seen == {1}

@@ -24,7 +24,7 @@ from lowbit.formats.base import Metadata
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST = (8, 0)  # compute capability
 # Why: see sm_75 in benchmarks/results/triton_report.md.
-WHY_OLDEST = "for older ones Triton compiles no products of int8, and codebooks spill registers"
+WHY_OLDEST = "for older ones Triton compiles `exact` alone: int8 has no products, and codebooks spill"
 KINDS_OF_BITS = ("signs", "planes")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-
 import lowbit
 
 
@@ -18,17 +16,7 @@ def convert(
     skip: Sequence[str],
     overrides: Mapping[str, lowbit.Scheme] | None = None,
 ) -> lowbit.Report:
-    """``lowbit.replace_linear`` on one torch thread, telling ``step`` (layers done, layers in all).
-
-    Quantisers work on pieces that fit a core's cache, thousands of short operations. More threads gain little
-    there, and on a busy machine their barriers cost a factor of ten: every operation waits for the slowest
-    thread.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return lowbit.replace_linear(
-            model, scheme, skip=skip, overrides=overrides, progress=lambda done, total, _: step(done, total)
-        )
-    finally:
-        torch.set_num_threads(threads)
+    """``lowbit.replace_linear``, telling ``step`` (layers done, layers in all)."""
+    return lowbit.replace_linear(
+        model, scheme, skip=skip, overrides=overrides, progress=lambda done, total, _: step(done, total)
+    )

@@ -26,7 +26,7 @@ from lowbit.formats.codebook import (
     label_dtype,
 )
 from lowbit.formats.rounding import borders, nearest_entries
-from lowbit.quantizers.common import check_weight, row_chunks, to_stored
+from lowbit.quantizers.common import check_weight, one_thread, row_chunks, to_stored
 from lowbit.quantizers.kmeans import cluster_means, kmeans, nearest_centroids
 
 _CHANNEL_ITERATIONS = 25
@@ -107,6 +107,7 @@ def low_rank_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return left, (right * root).T.float()
 
 
+@one_thread()
 def quantize_scalars(
     weight: Tensor, bits: int, outlier_fraction: float, scale_dtype: str, layer: str | None
 ) -> CodebookScalar:
@@ -197,6 +198,7 @@ def _largest(weight: Tensor, count: int) -> Tensor:
     return positions[magnitudes.topk(count).indices].sort().values
 
 
+@one_thread()
 def quantize_vectors(
     weight: Tensor, codebooks: int, vector_size: int, scale_dtype: str, layer: str | None
 ) -> CodebookVector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -14,6 +15,22 @@ from lowbit.formats.base import SCALE_DTYPES
 # Rows are worked on in pieces of about this many weights: temporaries stay in the cache and in memory that
 # the allocator keeps at hand.
 _CHUNK_WEIGHTS = 1 << 17
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch's operations within stay on the calling thread; also a decorator.
+
+    Work on pieces that fit a core's cache is thousands of short operations. More threads gain little there,
+    and on a busy machine their barriers cost a factor of ten and more: every operation waits for the slowest
+    thread.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def row_chunks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from lowbit.formats.base import SCALE_DTYPES, check_group_size
 from lowbit.formats.bits import pack_codes
 from lowbit.formats.planes import Planes
-from lowbit.quantizers.common import check_weight, row_chunks, split_groups, to_stored
+from lowbit.quantizers.common import check_weight, one_thread, row_chunks, split_groups, to_stored
 
 # Down to 0.15 of the largest weight: few bits and long, heavy-tailed rows clip that much.
 _SYMMETRIC_FRACTIONS = tuple(0.92**i for i in range(24))
@@ -29,6 +29,7 @@ _REFINEMENTS = 2
 _LARGEST_OFFSET = 1 << 14
 
 
+@one_thread()
 def quantize_planes(
     weight: Tensor, bits: int, group_size: int, asymmetric: bool, scale_dtype: str, layer: str | None
 ) -> Planes:

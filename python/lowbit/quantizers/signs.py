@@ -17,13 +17,14 @@ from lowbit.formats.base import SCALE_DTYPES, check_group_size
 from lowbit.formats.bits import pack_bits
 from lowbit.formats.rounding import is_plus
 from lowbit.formats.signs import Signs
-from lowbit.quantizers.common import check_weight, row_chunks, split_groups, to_stored
+from lowbit.quantizers.common import check_weight, one_thread, row_chunks, split_groups, to_stored
 
 _POWER_ITERATIONS = 100
 _POWER_TOLERANCE = 1e-6
 _ROUTER_SEED = 0
 
 
+@one_thread()
 def quantize_one_bit(weight: Tensor, scale_dtype: str, layer: str | None) -> Signs:
     """Signs with one scale per input and one per output; see schemes.OneBit."""
     weight = check_weight(weight, layer)
@@ -58,6 +59,7 @@ def quantize_binary_mos(weight: Tensor, experts: int, scale_dtype: str, layer: s
     )
 
 
+@one_thread()
 def quantize_grouped_signs(weight: Tensor, group_size: int, scale_dtype: str, layer: str | None) -> Signs:
     """Signs with one scale per group of inputs; see schemes.GroupedSigns."""
     check_group_size(group_size, layer=layer)
