@@ -63,14 +63,14 @@ def _whole(arguments: Sequence[int]) -> Kernel:
 
 def _grouped(arguments: Sequence[int]) -> Kernel:
     form, column_tiles, by_steps = FORMS[arguments[0]], arguments[1], arguments[2]
-    budgets = {"one": (0.85, 0.85), "four": (0.60, 0.60), "planes": (1.6, 1.6)}
+    budgets = {"one": 0.85, "four": 0.60, "planes": 1.6}
     return Kernel(
         title=f"bits {form}, scales by {32 if by_steps else 128}, {8 * column_tiles} columns",
         opcode="IMMA.16832.U8.S8",
         weights=IMMA_WEIGHTS / column_tiles,
         macs=IMMA_WEIGHTS * COLUMNS,
         digits=True,
-        budget=budgets[form][column_tiles - 1] if form in budgets and not by_steps else None,
+        budget=None if by_steps else budgets.get(form),
     )
 
 

@@ -26,13 +26,13 @@ struct Vectors : isa::Avx512 {
   static LOWBIT_INLINE void code_pairs(const I32* planes, I32* out) {
     const I32 fours = select(set1(static_cast<int32_t>(0xcccccccc)), shift_left<2>(planes[1]), planes[2]);
     const I32 others = select(set1(0x33333333), shift_right_logical<2>(planes[2]), planes[1]);
-    const I32 a = set1(0x30303030);
-    out[0] = select(a, shift_left<4>(planes[0]), fours);
+    const I32 place_of_a = set1(0x30303030);
+    out[0] = select(place_of_a, shift_left<4>(planes[0]), fours);
     out[2] = select(set1(0x0f0f0f0f), shift_right_logical<4>(fours), planes[0]);
     // What two rotations move into the next byte, two more bring back: a7 and a6 go through its lowest bits.
     const I32 rotated = _mm512_rol_epi32(planes[0], 2);
     out[3] = _mm512_ror_epi32(select(set1(0x03030303), rotated, others), 4);
-    out[1] = select(a, rotated, others);
+    out[1] = select(place_of_a, rotated, others);
   }
 
   static LOWBIT_INLINE I32 load_part(const void* p, int bytes) {

@@ -21,8 +21,8 @@
 //   load_part(p, n)          the first n bytes of a vector, the rest 0
 //   Digits<B>                three look-up tables, with build(row, dtype) -> step and look(digit, index)
 //   kPairedBits              0, or the B of which an index holds two codes, in the places 0 and 1 of
-//                            look(digit, index, place); code_pairs(planes, out): out[i] of inputs 2 i, 2 i +
-//                            1
+//                            look(digit, index, place)
+//   code_pairs(planes, out)  such indices: those of inputs 2 i and 2 i + 1 in out[i]
 //   byte_products(sum, u, x) like dot, but into 32-bit lanes whatever the instruction set
 //   Entries<B>               an fp32 table, with build(row, dtype) and pick<shift>(index): entry of bits
 //   shift.. horizontal_sum(a)        of the lanes, in one fixed order

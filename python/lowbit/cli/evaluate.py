@@ -24,7 +24,8 @@ def evaluate(
     tokens: Annotated[
         int | None,
         typer.Option(
-            help="Use only this many tokens of the text; a last window that they do not fill is left out.",
+            help="Use only this many tokens of the text; a last window that they do not fill is left out, "
+            "unless it is the only one.",
             min=1,
         ),
     ] = None,

@@ -56,7 +56,7 @@ def quantize(
     patterns = list(skip or [])
     if not include_head and head_scheme is None:
         patterns.append(HEAD)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CheckpointError(
             "the output exists already", found=str(output), allowed="a new or empty directory"
         )
